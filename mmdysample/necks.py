@@ -1,0 +1,83 @@
+"""The feature pyramid with a chosen upsampler, shared by the mmdet and the mmseg neck."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from mmengine.model import ModuleList
+from torch import Tensor
+
+from mmdysample.upsamplers import build_upsampler
+
+
+class UpsampleFPNMixin:
+    """Gives a stock FPN's top-down path an upsampler; put it before the FPN class.
+
+    ``upsample_modules[i]`` upsamples level ``i + 1`` towards level ``i``, counted from
+    ``start_level``: the parameter names of the published detection checkpoints. With
+    ``nearest`` or ``bilinear`` the outputs equal the stock neck's to the last bit.
+
+    Args:
+        *args: Positional arguments of the FPN.
+        upsample_cfg (str or dict): An upsampler by ``type``, as for
+            :func:`mmdysample.build_upsampler`, or the stock ``dict(mode=...)``.
+            Defaults to ``dict(type='dysample')``.
+        **kwargs: Keyword arguments of the FPN; all of them keep their meaning.
+
+    Raises:
+        TypeError: If ``upsample_cfg`` has unknown keys.
+        ValueError: If it names an unknown upsampler.
+    """
+
+    def __init__(
+        self, *args: Any, upsample_cfg: str | Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.upsample_cfg = dict(type='dysample') if upsample_cfg is None else upsample_cfg
+        # mmengine's list, not PyTorch's: it lets each upsampler initialise itself after the neck.
+        self.upsample_modules = ModuleList(
+            build_upsampler(self.upsample_cfg, in_channels=self.out_channels)
+            for _ in self.lateral_convs[1:]
+        )
+
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Build the pyramid.
+
+        Args:
+            inputs (Sequence[Tensor]): One ``(N, C_i, H_i, W_i)`` map per entry of
+                ``in_channels``, each level half the size of the one before, rounded up.
+
+        Returns:
+            tuple[Tensor, ...]: ``num_outs`` maps of ``out_channels`` channels.
+
+        Raises:
+            ValueError: If the number of inputs or the size of a level does not fit.
+        """
+        if len(inputs) != len(self.in_channels):
+            raise ValueError(f'expected {len(self.in_channels)} inputs, got {len(inputs)}')
+        levels = inputs[self.start_level : self.backbone_end_level]
+        laterals = [conv(level) for conv, level in zip(self.lateral_convs, levels)]
+        for i in range(len(laterals) - 1, 0, -1):
+            finer = laterals[i - 1]
+            upsample = self.upsample_modules[i - 1]
+            laterals[i - 1] = finer + upsample(laterals[i], guide=finer, size=finer.shape[-2:])
+        outs = [conv(lateral) for conv, lateral in zip(self.fpn_convs, laterals)]
+        outs.extend(self._extra_levels(inputs[self.backbone_end_level - 1], laterals[-1], outs[-1]))
+        return tuple(outs)
+
+    def _extra_levels(self, on_input: Tensor, on_lateral: Tensor, on_output: Tensor) -> list[Tensor]:
+        """The levels above the backbone's, pooled (Faster R-CNN) or convolved (RetinaNet)."""
+        extra_count = self.num_outs - len(self.lateral_convs)
+        if not self.add_extra_convs:
+            # A pool of size 1 only subsamples, so each level can be taken from the last one.
+            return [F.max_pool2d(on_output, 1, stride=2**k) for k in range(1, extra_count + 1)]
+        sources = dict(on_input=on_input, on_lateral=on_lateral, on_output=on_output)
+        extra: list[Tensor] = []
+        for conv in self.fpn_convs[len(self.lateral_convs) :]:
+            if not extra:
+                extra.append(conv(sources[self.add_extra_convs]))
+            else:
+                extra.append(conv(F.relu(extra[-1]) if self.relu_before_extra_convs else extra[-1]))
+        return extra

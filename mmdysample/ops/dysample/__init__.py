@@ -1,0 +1,104 @@
+"""Point-sampling upsampling (DySample, arXiv 2308.15085): check, choose an implementation, run."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from mmdysample.ops.checks import check_feature, check_scale_factor, resolve_size
+from mmdysample.ops.dysample.reference import dysample_reference
+
+STYLES = ('lp', 'pl')
+INITS = ('bilinear', 'nearest')
+
+
+def dysample(
+    x: Tensor,
+    offset: Tensor,
+    scope: Tensor | None = None,
+    *,
+    scale_factor: int = 2,
+    groups: int = 4,
+    style: str = 'lp',
+    scope_factor: float | None = None,
+    init: str = 'bilinear',
+    size: tuple[int, int] | None = None,
+) -> Tensor:
+    r"""Re-sample ``x`` where the offsets say.
+
+    Every output pixel of channel group :math:`g` reads its channels of ``x`` by bilinear
+    interpolation at :math:`p_0 + \lambda\,o` (static scope, :math:`\lambda` = ``scope_factor``) or
+    :math:`p_0 + \lambda\,\mathrm{sigmoid}(s)\,o` (dynamic scope), where :math:`p_0` is the initial
+    position (Sec. 3.2, Eq. 3 to 5). Positions beyond the outer pixel centres are moved onto them.
+
+    Args:
+        x (Tensor): Feature ``(N, C, H, W)``, floating point, any strides; group ``g`` owns the
+            channels ``g * C/G`` to ``(g + 1) * C/G - 1``.
+        offset (Tensor): Projected offsets ``o`` in input pixels, x before y. Style ``'lp'``:
+            ``(N, 2 * G * s * s, H, W)`` with channel ``((axis * G + g) * s + i) * s + j`` for the
+            sub-position ``(i, j)``. Style ``'pl'``: ``(N, 2 * G, sH, sW)`` with channel
+            ``axis * G + g``.
+        scope (Tensor, optional): Projected scopes ``s`` before the sigmoid, shaped as ``offset``.
+            Defaults to None, static scope.
+        scale_factor (int): The factor ``s``. Defaults to 2.
+        groups (int): Channel groups ``G`` that share offsets. Defaults to 4.
+        style (str): ``'lp'`` (linear, then pixel shuffle) or ``'pl'`` (the reverse).
+            Defaults to ``'lp'``.
+        scope_factor (float, optional): Defaults to 0.25 for static and 0.5 for dynamic scope.
+        init (str): Initial positions, ``'bilinear'`` or ``'nearest'``. Defaults to ``'bilinear'``.
+        size (tuple[int, int], optional): Output size ``(h', w')``, ``s(H-1) < h' <= sH``: the
+            ``sH x sW`` result cut, not stretched. Defaults to ``(sH, sW)``.
+
+    Returns:
+        Tensor: ``(N, C, h', w')`` in the dtype of ``x``. Positions and interpolation are computed
+        in float32, or in float64 where an input is float64.
+
+    Raises:
+        TypeError: If a tensor is not floating point.
+        ValueError: If a shape, ``style``, ``init``, ``scale_factor`` or ``size`` does not fit.
+    """
+    check_feature('x', x)
+    check_scale_factor(scale_factor)
+    if style not in STYLES:
+        raise ValueError(f'style must be one of {STYLES}, got {style!r}')
+    if init not in INITS:
+        raise ValueError(f'init must be one of {INITS}, got {init!r}')
+    size = resolve_size(x, scale_factor, size)
+    if not torch.jit.is_tracing():
+        _check_projections(x, offset, scope, scale_factor, groups, style)
+    if scope_factor is None:
+        scope_factor = 0.25 if scope is None else 0.5
+    with full_precision(x.device):
+        return dysample_reference(
+            x, offset, scope, scale_factor, groups, style, scope_factor, init, size
+        )
+
+
+def full_precision(device: torch.device):
+    """Context without autocast, entered only where autocast is on (it would show in exports)."""
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+def _check_projections(
+    x: Tensor, offset: Tensor, scope: Tensor | None, scale_factor: int, groups: int, style: str
+) -> None:
+    n, channels, height, width = x.shape
+    if groups < 1 or channels % groups:
+        raise ValueError(f'groups must divide the {channels} channels of x, got {groups}')
+    if style == 'lp':
+        expected = (n, 2 * groups * scale_factor**2, height, width)
+    else:
+        expected = (n, 2 * groups, height * scale_factor, width * scale_factor)
+    for name, tensor in (('offset', offset), ('scope', scope)):
+        if tensor is None:
+            continue
+        check_feature(name, tensor)
+        if tuple(tensor.shape) != expected:
+            raise ValueError(
+                f'{name} must be of shape {expected} for style {style!r}, '
+                f'groups={groups}, scale_factor={scale_factor}, got {tuple(tensor.shape)}'
+            )

@@ -1,0 +1,11 @@
+"""mmseg's FPN with a chosen upsampler."""
+
+from mmseg.models.necks import FPN
+from mmseg.registry import MODELS
+
+from mmdysample.necks import UpsampleFPNMixin
+
+
+@MODELS.register_module()
+class UpsampleFPN(UpsampleFPNMixin, FPN):
+    """:class:`mmseg.models.necks.FPN` with any upsampler in its top-down path."""

@@ -1,0 +1,241 @@
+"""The interface that every upsampler keeps, and the one door by which hosts build them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmdysample.ops.checks import check_feature, check_scale_factor, resolve_size
+
+
+class Upsampler(nn.Module):
+    """A feature upsampler: ``(N, C, H, W)`` to ``(N, C, sH, sW)``, or to ``(N, C, *size)``.
+
+    A host calls ``up(x, guide=finer, size=finer.shape[-2:])`` and never asks what it holds:
+    upsamplers that need no guide ignore it. Subclasses implement :meth:`upsample`, which sees
+    checked input only, and :meth:`init_weights`.
+
+    Args:
+        in_channels (int): Channels ``C`` of the feature to upsample.
+        scale_factor (int): Ratio ``s`` of output to input resolution, at least 2.
+            Defaults to 2.
+        guide_channels (int, optional): Channels ``Cg`` of the guide; guided upsamplers only.
+            Defaults to ``in_channels``.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        TypeError: If an argument is of the wrong type.
+    """
+
+    guided = False
+    """Whether :meth:`forward` needs the ``(N, Cg, sH, sW)`` feature that it upsamples towards."""
+
+    def __init__(
+        self, in_channels: int, scale_factor: int = 2, *, guide_channels: int | None = None
+    ) -> None:
+        super().__init__()
+        for name, value in (('in_channels', in_channels), ('guide_channels', guide_channels)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f'{name} must be a positive integer, got {value!r}')
+        self.in_channels = in_channels
+        self.guide_channels = in_channels if guide_channels is None else guide_channels
+        self.scale_factor = check_scale_factor(scale_factor)
+
+    def init_weights(self) -> None:
+        """Fill the parameters as published.
+
+        Constructors call this; mmengine calls it again after a host has initialised its own
+        convolutions, so that the host's scheme never reaches an upsampler.
+        """
+
+    def forward(
+        self, x: Tensor, guide: Tensor | None = None, size: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Upsample a feature map.
+
+        Args:
+            x (Tensor): Feature ``(N, C, H, W)``, floating point, any strides.
+            guide (Tensor, optional): Finer feature ``(N, Cg, h', w')``; read by guided
+                upsamplers, ignored by the others.
+            size (tuple[int, int], optional): Wanted ``(h', w')`` with ``s(H-1) < h' <= sH`` and
+                the same for the width. The map of ``sH x sW`` is *cut*, never stretched: this is
+                the geometry that stride-2 convolutions leave in a pyramid of odd sizes.
+                Defaults to ``(sH, sW)``.
+
+        Returns:
+            Tensor: ``(N, C, h', w')`` in the dtype of ``x``.
+
+        Raises:
+            ValueError: If a shape does not fit, or a guided upsampler gets no guide.
+            TypeError: If ``x`` is not a floating-point tensor.
+        """
+        check_feature('x', x, self.in_channels)
+        size = self.output_size(x, size)
+        if not self.guided:
+            return self.upsample(x, None, size)
+        return self.upsample(x, self._check_guide(x, guide, size), size)
+
+    def output_size(self, x: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:
+        """Check ``size`` against what this upsampler can reach from ``x``; fill in the default."""
+        return resolve_size(x, self.scale_factor, size)
+
+    def upsample(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Upsample checked input to ``size``; subclasses implement this.
+
+        Args:
+            x (Tensor): ``(N, C, H, W)``.
+            guide (Tensor, optional): ``(N, Cg, sH, sW)``, already extended to the whole multiple;
+                None where :attr:`guided` is false.
+            size (tuple[int, int]): Height and width of the result.
+
+        Returns:
+            Tensor: ``(N, C, *size)``.
+        """
+        raise NotImplementedError
+
+    def _check_guide(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
+        if guide is None:
+            raise ValueError(
+                f'{type(self).__name__} is guided: pass guide, the (N, {self.guide_channels}, '
+                f'{size[0]}, {size[1]}) feature that x is upsampled towards; got None'
+            )
+        check_feature('guide', guide, self.guide_channels)
+        if tuple(guide.shape[-2:]) != tuple(size) or guide.shape[0] != x.shape[0]:
+            raise ValueError(
+                f'guide must be of batch {x.shape[0]} and spatial size {tuple(size)}, '
+                f'got shape {tuple(guide.shape)}'
+            )
+        missing_h = x.shape[-2] * self.scale_factor - size[0]
+        missing_w = x.shape[-1] * self.scale_factor - size[1]
+        if missing_h or missing_w:
+            # The rows that the cut drops later get the values of their nearest neighbours.
+            guide = F.pad(guide, (0, missing_w, 0, missing_h), mode='replicate')
+        return guide
+
+    def extra_repr(self) -> str:
+        """Show the geometry in ``print(model)``."""
+        guide = f', guide_channels={self.guide_channels}' if self.guided else ''
+        return f'{self.in_channels}, scale_factor={self.scale_factor}{guide}'
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a type name stands for: a class, and the keyword arguments that the name implies."""
+
+    cls: type[Upsampler]
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+    def accepted(self) -> list[str]:
+        return [name for name in inspect.signature(self.cls.__init__).parameters if name != 'self']
+
+    def build(self, name: str, kwargs: Mapping[str, Any]) -> Upsampler:
+        unknown = sorted(set(kwargs) - set(self.accepted()))
+        if unknown:
+            raise TypeError(
+                f'upsampler {name!r} does not take {unknown}; it takes {self.accepted()}. '
+                'Where a base config left them behind, replace its upsample_cfg with _delete_=True'
+            )
+        return self.cls(**{**self.defaults, **kwargs})
+
+
+_UPSAMPLERS: dict[str, _Entry] = {}
+
+
+def register_upsampler(
+    name: str, **defaults: Any
+) -> Callable[[type[Upsampler]], type[Upsampler]]:
+    """Make a class buildable by ``name``; a class may have several names.
+
+    Args:
+        name (str): The ``type`` in an ``upsample_cfg``.
+        **defaults: Constructor arguments that the name implies; a config may override them.
+
+    Returns:
+        Callable: A class decorator.
+
+    Raises:
+        ValueError: If the name is taken by another class.
+        TypeError: If the class is not an :class:`Upsampler`.
+    """
+
+    def register(cls: type[Upsampler]) -> type[Upsampler]:
+        if not (inspect.isclass(cls) and issubclass(cls, Upsampler)):
+            raise TypeError(f'only subclasses of Upsampler can be registered, got {cls!r}')
+        if name in _UPSAMPLERS and _UPSAMPLERS[name].cls is not cls:
+            raise ValueError(f'name {name!r} is taken by {_UPSAMPLERS[name].cls.__name__}')
+        _UPSAMPLERS[name] = _Entry(cls, defaults)
+        return cls
+
+    return register
+
+
+def upsampler_names() -> list[str]:
+    """Names that :func:`build_upsampler` knows, sorted."""
+    return sorted(_UPSAMPLERS)
+
+
+def upsampler_factory(name: str) -> Callable[..., Upsampler]:
+    """A plain function that builds ``name`` from keyword arguments, for other registries."""
+
+    def factory(in_channels: int, **kwargs: Any) -> Upsampler:
+        return _UPSAMPLERS[name].build(name, {'in_channels': in_channels, **kwargs})
+
+    factory.__name__ = factory.__qualname__ = name
+    factory.__doc__ = f'Build the upsampler {name!r}; see {_UPSAMPLERS[name].cls.__name__}.'
+    return factory
+
+
+def build_upsampler(
+    cfg: str | Mapping[str, Any],
+    in_channels: int,
+    scale_factor: int = 2,
+    guide_channels: int | None = None,
+) -> Upsampler:
+    """Build an upsampler from an ``upsample_cfg``: the only door between hosts and upsamplers.
+
+    Args:
+        cfg (str or dict): A type name, or a dict with ``type`` and the options of that
+            upsampler. A dict without ``type`` but with ``mode`` is the ``upsample_cfg`` of the
+            stock FPNs, arguments of ``F.interpolate``.
+        in_channels (int): Channels of the feature to upsample.
+        scale_factor (int): Ratio of the two resolutions. Defaults to 2.
+        guide_channels (int, optional): Channels of the guide, for guided upsamplers.
+            Defaults to ``in_channels``.
+
+    Returns:
+        Upsampler: The module, initialised.
+
+    Raises:
+        TypeError: If ``cfg`` is neither a name nor a dict, or carries unknown keys.
+        ValueError: If the name is unknown, or ``cfg`` contradicts the host's ``scale_factor``.
+    """
+    if isinstance(cfg, str):
+        cfg = {'type': cfg}
+    if not isinstance(cfg, Mapping):
+        raise TypeError(f'upsample_cfg must be a type name or a dict, got {type(cfg).__name__}')
+    options = dict(cfg)
+    name = options.pop('type', None)
+    if name is None and 'mode' in options:
+        name = 'interpolate'
+    if inspect.isclass(name) and issubclass(name, Upsampler):
+        entry, name = _Entry(name), name.__name__
+    elif name in _UPSAMPLERS:
+        entry = _UPSAMPLERS[name]
+    else:
+        raise ValueError(
+            f'unknown upsampler type {name!r}; known types: {", ".join(upsampler_names())}. '
+            'If it is your own, did you set custom_imports to the module that registers it?'
+        )
+    given = options.setdefault('scale_factor', scale_factor)
+    if given != scale_factor:
+        raise ValueError(
+            f'upsample_cfg sets scale_factor={given}, but its host needs {scale_factor}'
+        )
+    if guide_channels is not None and entry.cls.guided:
+        options.setdefault('guide_channels', guide_channels)
+    return entry.build(name, {'in_channels': in_channels, **options})

@@ -1,0 +1,177 @@
+"""DySample: upsampling by learned point sampling (arXiv 2308.15085)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmdysample.ops.dysample import INITS, STYLES, dysample, full_precision
+from mmdysample.upsamplers.base import Upsampler, register_upsampler
+
+logger = logging.getLogger(__name__)
+
+
+@register_upsampler('dysample', style='lp', groups=4, dyscope=False)
+@register_upsampler('dysample_plus', style='lp', groups=4, dyscope=True)
+@register_upsampler('dysample_s', style='pl', groups=8, dyscope=False)
+@register_upsampler('dysample_s_plus', style='pl', groups=8, dyscope=True)
+class DySample(Upsampler):
+    r"""Upsample by sampling every output pixel at a learned position.
+
+    A 1x1 convolution predicts an offset for each output pixel and channel group; the feature is
+    read at ``initial position + scope * offset`` by bilinear interpolation (Sec. 3). A fresh
+    module equals bilinear interpolation (``align_corners=False``) up to its small random offsets.
+
+    The paper's four members are names of this class:
+
+    ===================  =======  ========  =========
+    type                 style    groups    dyscope
+    ===================  =======  ========  =========
+    ``dysample``         ``lp``   4         False
+    ``dysample_plus``    ``lp``   4         True
+    ``dysample_s``       ``pl``   8         False
+    ``dysample_s_plus``  ``pl``   8         True
+    ===================  =======  ========  =========
+
+    Parameters and buffers carry the published names and shapes, so published weights load with
+    ``strict=True``. ``init_pos`` is kept for that alone: positions are computed from the pixel
+    index in float32 or wider, whatever the dtype of the module or of autocast.
+
+    Args:
+        in_channels (int): Channels ``C``, a multiple of ``groups``; for style ``'pl'`` of
+            ``scale_factor ** 2`` too.
+        scale_factor (int): The factor ``s``, at least 2. Defaults to 2.
+        style (str): ``'lp'``: project, then pixel shuffle; ``'pl'``: pixel shuffle, then project,
+            with ``s * s`` times fewer inputs and outputs. Defaults to ``'lp'``.
+        groups (int): Channel groups with offsets of their own. Defaults to 4.
+        dyscope (bool): Scope predicted per point (the "+" members) instead of constant.
+            Defaults to False.
+        scope_factor (float, optional): The static scope, or the maximum of the dynamic one; the
+            paper's ablation tries 1, 0.5, 0.25 and 0.1. Defaults to 0.25 (static) or 0.5.
+        init (str): Initial sampling positions, ``'bilinear'`` or ``'nearest'``.
+            Defaults to ``'bilinear'``.
+        scope_bias (bool): Give the scope convolution a bias, as the authors' detection and
+            segmentation code does. Added by itself when weights that carry one are loaded; set
+            it where such weights are to be trained further. Defaults to False.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument is out of range or channels cannot be divided as needed.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        scale_factor: int = 2,
+        *,
+        style: str = 'lp',
+        groups: int = 4,
+        dyscope: bool = False,
+        scope_factor: float | None = None,
+        init: str = 'bilinear',
+        scope_bias: bool = False,
+    ) -> None:
+        super().__init__(in_channels, scale_factor)
+        if style not in STYLES:
+            raise ValueError(f'style must be one of {STYLES}, got {style!r}')
+        if init not in INITS:
+            raise ValueError(f'init must be one of {INITS}, got {init!r}')
+        if not isinstance(groups, int) or groups < 1 or in_channels % groups:
+            raise ValueError(
+                f'groups must be a positive integer that divides in_channels={in_channels}, '
+                f'got {groups!r}'
+            )
+        if style == 'pl' and in_channels % scale_factor**2:
+            raise ValueError(
+                f'in_channels must be a multiple of scale_factor ** 2 = {scale_factor**2} '
+                f"for style 'pl', got {in_channels}"
+            )
+        if scope_bias and not dyscope:
+            raise ValueError('scope_bias=True needs dyscope=True: a static scope has no convolution')
+        if scope_factor is None:
+            scope_factor = 0.5 if dyscope else 0.25
+        self.style = style
+        self.groups = groups
+        self.dyscope = dyscope
+        self.scope_factor = float(scope_factor)
+        self.init = init
+
+        shuffled = scale_factor**2 if style == 'pl' else 1
+        projection = (in_channels // shuffled, 2 * groups * scale_factor**2 // shuffled, 1)
+        self.offset = nn.Conv2d(*projection)
+        if dyscope:
+            self.scope = nn.Conv2d(*projection, bias=scope_bias)
+        self.register_buffer('init_pos', self._initial_positions())
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Draw the offset weights from N(0, 0.001²); everything else starts at zero."""
+        nn.init.normal_(self.offset.weight, std=0.001)
+        nn.init.zeros_(self.offset.bias)
+        if self.dyscope:
+            nn.init.zeros_(self.scope.weight)
+            if self.scope.bias is not None:
+                nn.init.zeros_(self.scope.bias)
+
+    def upsample(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Predict the offsets of ``x`` and sample it there."""
+        z = F.pixel_shuffle(x, self.scale_factor) if self.style == 'pl' else x
+        return dysample(
+            x,
+            _project(self.offset, z),
+            _project(self.scope, z) if self.dyscope else None,
+            scale_factor=self.scale_factor,
+            groups=self.groups,
+            style=self.style,
+            scope_factor=self.scope_factor,
+            init=self.init,
+            size=size,
+        )
+
+    def _initial_positions(self) -> Tensor:
+        """The published buffer ``(1, 2 * G * s * s, 1, 1)``: channel ``((axis*G+g)*s+i)*s+j``."""
+        s = self.scale_factor
+        sub = (torch.arange(s) - (s - 1) / 2) / s
+        if self.init == 'nearest':
+            sub = torch.zeros(s)
+        x, y = sub.expand(s, s), sub[:, None].expand(s, s)
+        return torch.stack((x, y))[:, None].expand(2, self.groups, s, s).reshape(1, -1, 1, 1)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        error_msgs = args[-1] if args else kwargs['error_msgs']
+        if self.dyscope and self.scope.bias is None and f'{prefix}scope.bias' in state_dict:
+            self.scope.bias = nn.Parameter(self.scope.weight.new_zeros(self.scope.out_channels))
+            logger.warning(
+                '%s: the weights carry scope.bias, so it is added; an optimizer built before '
+                'does not train it, scope_bias=True does',
+                prefix.rstrip('.') or type(self).__name__,
+            )
+        loaded = state_dict.get(f'{prefix}init_pos')
+        if loaded is not None and loaded.shape == self.init_pos.shape:
+            # Forward computes the positions, so weights made with others must not pass silently.
+            if not torch.allclose(loaded.float().cpu(), self._initial_positions(), atol=2e-3):
+                error_msgs.append(
+                    f'{prefix}init_pos holds other initial positions than init={self.init!r}'
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def extra_repr(self) -> str:
+        """Show the options in ``print(model)``."""
+        return (
+            f'{super().extra_repr()}, style={self.style!r}, groups={self.groups}, '
+            f'dyscope={self.dyscope}, scope_factor={self.scope_factor}, init={self.init!r}'
+        )
+
+
+def _project(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply a 1x1 convolution in float32 or wider: offsets become positions."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    bias = None if conv.bias is None else conv.bias.to(dtype)
+    with full_precision(x.device):
+        return F.conv2d(x.to(dtype), conv.weight.to(dtype), bias)

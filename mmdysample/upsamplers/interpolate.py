@@ -1,0 +1,57 @@
+"""Nearest and bilinear interpolation behind the common interface."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmdysample.upsamplers.base import Upsampler, register_upsampler
+
+
+@register_upsampler('interpolate')
+@register_upsampler('nearest', mode='nearest')
+@register_upsampler('bilinear', mode='bilinear')
+class Interpolate(Upsampler):
+    """``torch.nn.functional.interpolate``, with its own meaning of ``size``.
+
+    Unlike the learned upsamplers it *stretches* to ``size`` and reaches any size, so a host with
+    this upsampler equals the stock framework to the last bit.
+
+    Args:
+        in_channels (int): Channels of the feature. Any number is accepted in forward.
+        scale_factor (int): Used when forward gets no ``size``. Defaults to 2.
+        mode (str): ``'nearest'``, ``'bilinear'`` or another 2-D mode of ``F.interpolate``.
+            Defaults to ``'nearest'``.
+        align_corners (bool, optional): As in ``F.interpolate``. Defaults to None.
+
+    Raises:
+        ValueError: If ``mode`` is not one of those.
+    """
+
+    modes = ('nearest', 'nearest-exact', 'bilinear', 'bicubic', 'area')
+
+    def __init__(
+        self,
+        in_channels: int,
+        scale_factor: int = 2,
+        *,
+        mode: str = 'nearest',
+        align_corners: bool | None = None,
+    ) -> None:
+        super().__init__(in_channels, scale_factor)
+        if mode not in self.modes:
+            raise ValueError(f'mode must be one of {self.modes}, got {mode!r}')
+        self.mode = mode
+        self.align_corners = align_corners
+
+    def output_size(self, x: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:
+        """Any size is in reach of an interpolation."""
+        return super().output_size(x, None) if size is None else (size[0], size[1])
+
+    def upsample(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Interpolate ``x`` to ``size``."""
+        return F.interpolate(x, size=size, mode=self.mode, align_corners=self.align_corners)
+
+    def extra_repr(self) -> str:
+        """Show the mode in ``print(model)``."""
+        return f'{super().extra_repr()}, mode={self.mode!r}'

@@ -1,0 +1,36 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def _optional_folder(variable: str) -> Path:
+    folder = os.environ.get(variable)
+    if not folder:
+        pytest.skip(f'{variable} does not name a folder')
+    path = Path(folder)
+    if not path.is_dir():
+        raise FileNotFoundError(f'{variable} names {folder}, which is not a folder')
+    return path
+
+
+@pytest.fixture(scope='session')
+def golden_dir() -> Path:
+    """Folder of the published implementations' reference vectors (``MMDYSAMPLE_GOLDEN``)."""
+    return _optional_folder('MMDYSAMPLE_GOLDEN')
+
+
+@pytest.fixture(scope='session')
+def real_data_dir() -> Path:
+    """Folder of small real datasets (``MMDYSAMPLE_DATA``)."""
+    return _optional_folder('MMDYSAMPLE_DATA')
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
