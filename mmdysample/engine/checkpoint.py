@@ -1,0 +1,104 @@
+"""Loading of MMEngine checkpoints with torch's safe loader.
+
+Since torch 2.6 ``torch.load`` builds only the types that it knows. A checkpoint of MMEngine also
+holds its message hub: history buffers, numpy arrays and numpy scalars. MMEngine 0.10.7 therefore
+fails to resume, and later forks answer a refusal by loading with the unsafe loader, which runs
+whatever code the file names. Here the missing types are allowed one by one, and a refusal stays
+a refusal.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmdysample.engine.errors import RefusedCheckpointError
+
+#: Both names of numpy's private module: files written under numpy 1 say the first.
+_NUMPY_CORE_NAMES = ('numpy.core', 'numpy._core')
+_NUMPY_DTYPES = ('bool', 'uint8', 'int16', 'int32', 'int64', 'float16', 'float32', 'float64')
+
+
+def mmengine_safe_globals() -> list[Callable | tuple[Callable, str]]:
+    """List what a checkpoint of MMEngine holds beside tensors and plain containers.
+
+    All of them only hold numbers. ``getattr`` is not among them: it would let a file reach any
+    attribute of an allowed type.
+
+    Returns:
+        list: Items that ``torch.serialization.add_safe_globals`` accepts.
+    """
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    # The public API does not name these two, but their own pickles do.
+    rebuild_array, array_args = np.empty(0).__reduce__()[:2]
+    rebuild_scalar = np.float64(0).__reduce__()[0]
+    numpy_functions = [
+        (function, f'{core}.multiarray.{name}')
+        for core in _NUMPY_CORE_NAMES
+        for function, name in ((rebuild_array, '_reconstruct'), (rebuild_scalar, 'scalar'))
+    ]
+    dtype_classes = [type(np.dtype(name)) for name in _NUMPY_DTYPES]
+    return [HistoryBuffer, array_args[0], np.dtype, *dtype_classes, *numpy_functions]
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Let ``torch.load(weights_only=True)`` read what MMEngine's runners write.
+
+    Affects this process, once per import of the package; calling it again changes nothing.
+    """
+    torch.serialization.add_safe_globals(mmengine_safe_globals())
+
+
+def load_checkpoint_safely(filename: str, map_location: Any = None) -> Any:
+    """Load a local checkpoint, or refuse it.
+
+    Args:
+        filename (str): Path of the file; ``~`` is expanded.
+        map_location: As in :func:`torch.load`.
+
+    Returns:
+        dict: The checkpoint.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        RefusedCheckpointError: If the file holds types other than weights and training state, or
+            is no checkpoint at all. Nothing in it has been executed.
+    """
+    path = os.path.expanduser(filename)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'checkpoint {filename} does not exist')
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except (UnpicklingError, EOFError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()
+        raise RefusedCheckpointError(
+            f'checkpoint {filename} was not loaded, because it is damaged or holds more than '
+            f'weights and training state ({_first_informative(reason)}). Nothing in it was '
+            'executed. If you trust its origin, allow the types that it needs with '
+            'torch.serialization.add_safe_globals.'
+        ) from error
+
+
+def require_safe_loading() -> None:
+    """Make every checkpoint load of this process, MMEngine's included, a safe one.
+
+    Local files go through :func:`load_checkpoint_safely`. For downloads, the environment variable
+    that torch reads keeps a fork of MMEngine from falling back to the unsafe loader.
+    """
+    from mmengine.runner import CheckpointLoader
+
+    allow_mmengine_checkpoints()
+    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+    CheckpointLoader.register_scheme(prefixes='', loader=load_checkpoint_safely, force=True)
+
+
+def _first_informative(lines: list[str]) -> str:
+    """Pick the line of torch's long message that names the offending type."""
+    named = [line.strip() for line in lines if 'GLOBAL' in line or 'global' in line]
+    return (named or [line.strip() for line in lines] or ['no further reason given'])[0]

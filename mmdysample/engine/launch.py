@@ -1,0 +1,106 @@
+"""What training and testing share: arguments, the config behind them, and the runner."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+import mmdysample  # noqa: F401  registers everything, so that a config need not import it
+from mmdysample.engine.checkpoint import require_safe_loading
+from mmdysample.engine.errors import UsageError
+
+_EXIT_USAGE = 2
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that both tools have."""
+    parser.add_argument(
+        '--work-dir',
+        help='where logs, results and checkpoints go (default: the config, else '
+        'work_dirs/NAME-OF-CONFIG)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override config entries, e.g. model.neck.upsample_cfg.groups=8; lists as '
+        'key="[a,b]" or key=a,b, without blanks',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes of a distributed job were started',
+    )
+    # torch's launchers pass the rank in either spelling.
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS
+    )
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Load the config and apply the common options to it.
+
+    Args:
+        args (argparse.Namespace): Parsed arguments, with ``config`` and the common ones.
+
+    Returns:
+        Config: With ``launcher`` and ``work_dir`` set.
+
+    Raises:
+        UsageError: If there is no such config file.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if not os.path.isfile(args.config):
+        raise UsageError(f'config {args.config} does not exist')
+    cfg = Config.fromfile(args.config)
+    cfg.launcher = args.launcher
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
+    return cfg
+
+
+def check_checkpoint_exists(path: str) -> None:
+    """Raise UsageError if a local checkpoint is not there; remote ones are left to the loader."""
+    if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
+        raise UsageError(f'checkpoint {path} does not exist')
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner that the config asks for, with safe checkpoint loading."""
+    require_safe_loading()
+    if cfg.get('default_scope') == 'mmdet' and find_spec('mmdet'):
+        from mmdet.utils import setup_cache_size_limit_of_dynamo
+
+        setup_cache_size_limit_of_dynamo()
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def run_tool(command: Callable[[], None]) -> int:
+    """Run a command; a usage error becomes one message and exit status 2.
+
+    Args:
+        command (Callable): Does the work; takes no arguments.
+
+    Returns:
+        int: The exit status.
+    """
+    try:
+        command()
+    except UsageError as error:
+        sys.stderr.write(f'error: {error}\n')
+        return _EXIT_USAGE
+    return 0

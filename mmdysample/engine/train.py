@@ -1,0 +1,108 @@
+"""Training of MMDetection and MMSegmentation configs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from importlib.util import find_spec
+
+from mmengine.config import Config
+
+from mmdysample.engine.data_check import check_data_paths
+from mmdysample.engine.errors import UsageError
+from mmdysample.engine.launch import (
+    add_common_arguments,
+    build_runner,
+    check_checkpoint_exists,
+    load_config,
+    run_tool,
+)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line of the training tool."""
+    parser = argparse.ArgumentParser(description='Train a detector or a segmentor')
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='continue from CHECKPOINT, or without one from the newest in the work dir, if any',
+    )
+    parser.add_argument('--amp', action='store_true', help='train in automatic mixed precision')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate to the real batch size (auto_scale_lr in the config)',
+    )
+    parser.add_argument('--seed', type=int, help='random seed (default: the config, else random)')
+    parser.add_argument(
+        '--deterministic', action='store_true', help='use deterministic kernels only'
+    )
+    add_common_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train the model of a config.
+
+    Raises:
+        UsageError: If the config, its data, the checkpoint or an option cannot work.
+    """
+    cfg = load_config(args)
+    if args.amp:
+        _enable_amp(cfg)
+    if args.auto_scale_lr:
+        _enable_auto_scale_lr(cfg)
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if cfg.get('load_from'):
+        check_checkpoint_exists(cfg.load_from)
+    if args.seed is not None or args.deterministic:
+        randomness = cfg.get('randomness') or {}
+        seed = randomness.get('seed') if args.seed is None else args.seed
+        cfg.randomness = dict(randomness, seed=seed, deterministic=args.deterministic)
+    _log_to_tensorboard(cfg)
+    check_data_paths(cfg, splits=('train', 'val'))
+    build_runner(cfg).train()
+
+
+def _enable_amp(cfg: Config) -> None:
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind == 'AmpOptimWrapper':
+        return
+    if kind != 'OptimWrapper':
+        raise UsageError(
+            f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, not {kind}'
+        )
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.loss_scale = 'dynamic'
+
+
+def _enable_auto_scale_lr(cfg: Config) -> None:
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise UsageError(
+            '--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config: the '
+            'batch size that its learning rate is meant for'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def _log_to_tensorboard(cfg: Config) -> None:
+    """Add the TensorBoard backend to the visualizer, where tensorboard is installed."""
+    if find_spec('tensorboard') is None:
+        return
+    if cfg.get('visualizer') is None:
+        cfg.visualizer = dict(type='mmengine.Visualizer')
+    backends = cfg.visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
+    if not any('Tensorboard' in str(backend['type']) for backend in backends):
+        backends = [*backends, dict(type='TensorboardVisBackend')]
+    cfg.visualizer.vis_backends = backends
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the training tool and return its exit status."""
+    return run_tool(partial(train, parse_args(argv)))
