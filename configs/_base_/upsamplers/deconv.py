@@ -1,0 +1,1 @@
+upsample_cfg = dict(type='deconv')
