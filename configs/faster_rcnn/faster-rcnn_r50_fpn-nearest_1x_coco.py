@@ -1,0 +1,6 @@
+_base_ = [
+    'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+    '../_base_/upsamplers/nearest.py',
+]
+custom_imports = dict(imports=['mmdysample'])
+model = dict(neck=dict(type='UpsampleFPN', upsample_cfg={{_base_.upsample_cfg}}))
