@@ -98,6 +98,23 @@ class Upsampler(nn.Module):
         """
         raise NotImplementedError
 
+    def macs(self, height: int, width: int) -> int:
+        """Multiply-accumulates that upsampling one image costs; subclasses implement this.
+
+        One is counted per weight that a convolution applies to a value, per tap of a reassembly
+        or an interpolation, and per product of two computed values (a gate, an index map, a
+        dynamic scope). Sums, biases, normalisation, pooling, activations and softmax count
+        nothing, as in the published tables.
+
+        Args:
+            height (int): Height of the feature to upsample, in pixels.
+            width (int): Its width.
+
+        Returns:
+            int: The count for the whole output of ``sH x sW``.
+        """
+        raise NotImplementedError
+
     def _check_guide(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         if guide is None:
             raise ValueError(
@@ -146,9 +163,7 @@ class _Entry:
 _UPSAMPLERS: dict[str, _Entry] = {}
 
 
-def register_upsampler(
-    name: str, **defaults: Any
-) -> Callable[[type[Upsampler]], type[Upsampler]]:
+def register_upsampler(name: str, **defaults: Any) -> Callable[[type[Upsampler]], type[Upsampler]]:
     """Make a class buildable by ``name``; a class may have several names.
 
     Args:

@@ -91,7 +91,9 @@ class DySample(Upsampler):
                 f"for style 'pl', got {in_channels}"
             )
         if scope_bias and not dyscope:
-            raise ValueError('scope_bias=True needs dyscope=True: a static scope has no convolution')
+            raise ValueError(
+                'scope_bias=True needs dyscope=True: a static scope has no convolution'
+            )
         if scope_factor is None:
             scope_factor = 0.5 if dyscope else 0.25
         self.style = style
@@ -131,6 +133,13 @@ class DySample(Upsampler):
             init=self.init,
             size=size,
         )
+
+    def macs(self, height: int, width: int) -> int:
+        """Per output pixel: the projections, scope times offset, and four taps per channel."""
+        components = 2 * self.groups
+        projected = components * self.offset.in_channels * (1 + self.dyscope)
+        outputs = self.scale_factor**2 * height * width
+        return outputs * (projected + components + 4 * self.in_channels)
 
     def _initial_positions(self) -> Tensor:
         """The published buffer ``(1, 2 * G * s * s, 1, 1)``: channel ``((axis*G+g)*s+i)*s+j``."""

@@ -29,6 +29,7 @@ class Interpolate(Upsampler):
     """
 
     modes = ('nearest', 'nearest-exact', 'bilinear', 'bicubic', 'area')
+    taps = dict(bilinear=4, bicubic=16)
 
     def __init__(
         self,
@@ -51,6 +52,11 @@ class Interpolate(Upsampler):
     def upsample(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Interpolate ``x`` to ``size``."""
         return F.interpolate(x, size=size, mode=self.mode, align_corners=self.align_corners)
+
+    def macs(self, height: int, width: int) -> int:
+        """Taps per output value; modes that only copy or average have none."""
+        outputs = self.in_channels * self.scale_factor**2 * height * width
+        return self.taps.get(self.mode, 0) * outputs
 
     def extra_repr(self) -> str:
         """Show the mode in ``print(model)``."""
