@@ -58,16 +58,19 @@ class UpsampleFPNMixin:
         if len(inputs) != len(self.in_channels):
             raise ValueError(f'expected {len(self.in_channels)} inputs, got {len(inputs)}')
         levels = inputs[self.start_level : self.backbone_end_level]
-        laterals = [conv(level) for conv, level in zip(self.lateral_convs, levels)]
+        laterals = [conv(level) for conv, level in zip(self.lateral_convs, levels, strict=True)]
         for i in range(len(laterals) - 1, 0, -1):
             finer = laterals[i - 1]
             upsample = self.upsample_modules[i - 1]
             laterals[i - 1] = finer + upsample(laterals[i], guide=finer, size=finer.shape[-2:])
-        outs = [conv(lateral) for conv, lateral in zip(self.fpn_convs, laterals)]
+        used_convs = self.fpn_convs[: len(laterals)]
+        outs = [conv(lateral) for conv, lateral in zip(used_convs, laterals, strict=True)]
         outs.extend(self._extra_levels(inputs[self.backbone_end_level - 1], laterals[-1], outs[-1]))
         return tuple(outs)
 
-    def _extra_levels(self, on_input: Tensor, on_lateral: Tensor, on_output: Tensor) -> list[Tensor]:
+    def _extra_levels(
+        self, on_input: Tensor, on_lateral: Tensor, on_output: Tensor
+    ) -> list[Tensor]:
         """The levels above the backbone's, pooled (Faster R-CNN) or convolved (RetinaNet)."""
         extra_count = self.num_outs - len(self.lateral_convs)
         if not self.add_extra_convs:

@@ -24,6 +24,9 @@ def register_all() -> None:
     if find_spec('mmengine') is None:
         return
     _register_upsamplers()
+    from mmdysample.engine.checkpoint import allow_mmengine_checkpoints
+
+    allow_mmengine_checkpoints()
     if find_spec('mmcv') is None:
         return
     for package, modules in _HOSTS.items():

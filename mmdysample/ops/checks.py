@@ -39,9 +39,7 @@ def check_feature(name: str, feature: Tensor, channels: int | None = None) -> No
         raise ValueError(f'{name} must have at least one pixel, got {tuple(feature.shape)}')
 
 
-def resolve_size(
-    x: Tensor, scale_factor: int, size: tuple[int, int] | None
-) -> tuple[int, int]:
+def resolve_size(x: Tensor, scale_factor: int, size: tuple[int, int] | None) -> tuple[int, int]:
     """Return the output size of an upsampling that cuts: ``size``, or ``(sH, sW)`` if None.
 
     Args:
@@ -58,7 +56,7 @@ def resolve_size(
     if len(size) != 2:
         raise ValueError(f'size must be (height, width), got {tuple(size)}')
     if not torch.jit.is_tracing():
-        for axis, wanted, most in zip(('height', 'width'), size, full):
+        for axis, wanted, most in zip(('height', 'width'), size, full, strict=True):
             if not most - scale_factor < wanted <= most:
                 raise ValueError(
                     f'size {tuple(size)} is out of reach: the {axis} from {most // scale_factor} '

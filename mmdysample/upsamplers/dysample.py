@@ -162,12 +162,15 @@ class DySample(Upsampler):
                 prefix.rstrip('.') or type(self).__name__,
             )
         loaded = state_dict.get(f'{prefix}init_pos')
-        if loaded is not None and loaded.shape == self.init_pos.shape:
-            # Forward computes the positions, so weights made with others must not pass silently.
-            if not torch.allclose(loaded.float().cpu(), self._initial_positions(), atol=2e-3):
-                error_msgs.append(
-                    f'{prefix}init_pos holds other initial positions than init={self.init!r}'
-                )
+        # Forward computes the positions, so weights made with others must not pass silently.
+        if (
+            loaded is not None
+            and loaded.shape == self.init_pos.shape
+            and not torch.allclose(loaded.float().cpu(), self._initial_positions(), atol=2e-3)
+        ):
+            error_msgs.append(
+                f'{prefix}init_pos holds other initial positions than init={self.init!r}'
+            )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:

@@ -5,7 +5,10 @@ custom_imports = dict(imports=['mmdysample'])
 
 model = dict(
     backbone=dict(
-        depth=18, frozen_stages=-1, norm_eval=False, init_cfg=None  # nothing pretrained to freeze
+        depth=18,
+        frozen_stages=-1,
+        norm_eval=False,
+        init_cfg=None,  # nothing pretrained to freeze
     ),
     neck=dict(
         type='UpsampleFPN',
