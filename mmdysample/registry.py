@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from mmdysample.upsamplers.base import upsampler_factory, upsampler_names
 
 _HOSTS = {
-    'mmdet': ('mmdysample.det',),
-    'mmseg': ('mmdysample.seg',),
+    'mmdet': ('mmdysample.det', 'mmdysample.datasets.det'),
+    'mmseg': ('mmdysample.seg', 'mmdysample.datasets.seg'),
 }
 """Modules whose import registers necks, heads and datasets, by the package that they extend."""
 

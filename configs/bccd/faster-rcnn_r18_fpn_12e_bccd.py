@@ -3,7 +3,11 @@
 The folder data/bccd holds train/, val/ and annotations/{train,val}.json in COCO format.
 """
 
-_base_ = ['../_base_/models/faster-rcnn_r18_fpn_small.py', 'mmdet::_base_/default_runtime.py']
+_base_ = [
+    '../_base_/models/faster-rcnn_r18_fpn_small.py',
+    '../_base_/schedules/scratch_12e.py',
+    'mmdet::_base_/default_runtime.py',
+]
 
 # modified: the dataset
 dataset_type = 'CocoDataset'
@@ -64,26 +68,5 @@ test_evaluator = val_evaluator
 # modified: the classes
 model = dict(roi_head=dict(bbox_head=dict(num_classes=3)))
 
-# modified: a schedule for training from scratch
-max_epochs = 12
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=3e-4, weight_decay=0.05))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=0,
-        begin=0,
-        end=max_epochs,
-        T_max=max_epochs,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
-]
-default_hooks = dict(
-    logger=dict(interval=10),
-    checkpoint=dict(max_keep_ckpts=2),
-)
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2))
 randomness = dict(seed=0)

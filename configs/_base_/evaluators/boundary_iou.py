@@ -1,0 +1,4 @@
+evaluator = [
+    dict(type='IoUMetric', iou_metrics=['mIoU']),
+    dict(type='BoundaryIoUMetric'),
+]
