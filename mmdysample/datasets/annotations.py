@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .metainfo import CLASSES, PALETTE, STUFF, THINGS
-from .render import Frame
+from mmdysample.datasets.metainfo import CLASSES, PALETTE, STUFF, THINGS
+from mmdysample.datasets.render import Frame
 
 MIN_PIXELS = 20
 """An object that shows fewer pixels is no instance: all such objects of a class are one crowd

@@ -3,8 +3,8 @@
 from mmdet.datasets import CocoDataset, CocoPanopticDataset
 from mmdet.registry import DATASETS
 
-from .metainfo import PANOPTIC_METAINFO, THING_METAINFO
-from .on_demand import ScenesMixin
+from mmdysample.datasets.metainfo import PANOPTIC_METAINFO, THING_METAINFO
+from mmdysample.datasets.on_demand import ScenesMixin
 
 
 @DATASETS.register_module()

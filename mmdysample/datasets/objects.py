@@ -11,8 +11,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .shapes import Box, Ellipsoid, Frustum, Solid, Torus, axis_rotation, rotation_onto
-from .textures import Material
+from mmdysample.datasets.shapes import (
+    Box,
+    Ellipsoid,
+    Frustum,
+    Solid,
+    Torus,
+    axis_rotation,
+    rotation_onto,
+)
+from mmdysample.datasets.textures import Material
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .metainfo import SPLITS
-from .writer import render_scenes
+from mmdysample.datasets.metainfo import SPLITS
+from mmdysample.datasets.writer import render_scenes
 
 
 class ScenesMixin:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .annotations import segments
-from .metainfo import PALETTE
-from .render import Frame
-from .scenes import render_frame
+from mmdysample.datasets.annotations import segments
+from mmdysample.datasets.metainfo import PALETTE
+from mmdysample.datasets.render import Frame
+from mmdysample.datasets.scenes import render_frame
 
 _NEAR_TO_FAR = np.array([
     (253, 231, 37), (122, 209, 81), (34, 168, 132), (42, 120, 142), (65, 68, 135), (68, 1, 84)])

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .metainfo import CLASSES
-from .objects import Thing
-from .shapes import Solid, dot
-from .textures import fractal
+from mmdysample.datasets.metainfo import CLASSES
+from mmdysample.datasets.objects import Thing
+from mmdysample.datasets.shapes import Solid, dot
+from mmdysample.datasets.textures import fractal
 
 MAX_DEPTH = 10.0
 """Metres. What lies beyond, and the sky, has no depth (0)."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .metainfo import SPLITS, THINGS
-from .objects import BUILDERS, Thing, colour
-from .render import Camera, Frame, Scene, render
-from .shapes import Box, axis_rotation
-from .textures import Material
+from mmdysample.datasets.metainfo import SPLITS, THINGS
+from mmdysample.datasets.objects import BUILDERS, Thing, colour
+from mmdysample.datasets.render import Camera, Frame, Scene, render
+from mmdysample.datasets.shapes import Box, axis_rotation
+from mmdysample.datasets.textures import Material
 
 VERSION = 1
 """Raised whenever the same seed gives different pictures than before."""

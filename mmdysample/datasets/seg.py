@@ -3,8 +3,8 @@
 from mmseg.datasets import BaseSegDataset, NYUDataset
 from mmseg.registry import DATASETS
 
-from .metainfo import SEMANTIC_METAINFO
-from .on_demand import ScenesMixin
+from mmdysample.datasets.metainfo import SEMANTIC_METAINFO
+from mmdysample.datasets.on_demand import ScenesMixin
 
 
 @DATASETS.register_module()

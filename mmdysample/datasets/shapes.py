@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .textures import Material
+from mmdysample.datasets.textures import Material
 
 
 def rotate(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import multiprocessing
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import partial
+from multiprocessing.connection import wait
 from numbers import Integral
 from pathlib import Path
 
+from filelock import FileLock
 from PIL import Image
 
-from .annotations import (
+from mmdysample.datasets.annotations import (
     categories,
     depth_picture,
     instance_annotations,
     panoptic_annotation,
     segments,
 )
-from .metainfo import SPLITS
-from .scenes import VERSION, render_frame
+from mmdysample.datasets.metainfo import SPLITS
+from mmdysample.datasets.scenes import VERSION, render_frame
 
 logger = logging.getLogger(__name__)
 
@@ -81,13 +82,13 @@ def render_scenes(
     if _is_rendered(root, wanted):
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(root.parent / f'.{root.name}.lock'):
+    with FileLock(root.parent / f'.{root.name}.lock'):
         if _is_rendered(root, wanted):
             return root
         partial_root = root.parent / f'.{root.name}.partial'
         shutil.rmtree(partial_root, ignore_errors=True)
         try:
-            _write(partial_root, wanted, workers or len(os.sched_getaffinity(0)))
+            _write(partial_root, wanted, workers or _usable_cores())
             os.replace(partial_root, root)
         finally:
             shutil.rmtree(partial_root, ignore_errors=True)
@@ -128,12 +129,10 @@ def _is_rendered(root: Path, wanted: dict) -> bool:
     return True
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a file lock, which the system frees even if the process is killed."""
-    with open(path, 'w') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _usable_cores() -> int:
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _write(root: Path, manifest: dict, workers: int) -> None:
@@ -161,13 +160,23 @@ def _mapped(function, jobs: list, workers: int) -> Iterator:
         yield from map(function, jobs)
         return
     # A forked worker starts at once; a spawned one would import all of the caller's modules.
-    context = multiprocessing.get_context('fork')
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else 'spawn'
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
         try:
             yield from pool.map(function, jobs, chunksize=4)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when its parent is killed: it would wait, and hold the lock, for ever."""
+    def watch():
+        wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _progress(results: Iterator, total: int) -> Iterator:
