@@ -1,0 +1,109 @@
+"""Bringing the levels of a pyramid to its finest resolution, as heads do before they fuse them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.model import ModuleList
+from torch import Tensor
+
+from mmdysample.upsamplers import Interpolate, Upsampler, build_upsampler
+
+UpsampleCfg = str | Mapping[str, Any]
+
+
+def build_head_upsampler(
+    cfg: UpsampleCfg, channels: int, scale_factor: int = 2, align_corners: bool | None = None
+) -> Upsampler:
+    """Build an upsampler for a head; an interpolation follows the head's ``align_corners``.
+
+    Args:
+        cfg (str or dict): As for :func:`mmdysample.build_upsampler`.
+        channels (int): Channels of the feature and of its guide.
+        scale_factor (int): Ratio of the two resolutions. Defaults to 2.
+        align_corners (bool, optional): The head's option. It applies where ``cfg`` gives none and
+            the mode has such an option. Defaults to None.
+
+    Returns:
+        Upsampler: The module, initialised.
+
+    Raises:
+        TypeError: If ``cfg`` has unknown keys.
+        ValueError: If it names an unknown upsampler.
+    """
+    upsampler = build_upsampler(cfg, channels, scale_factor)
+    if (
+        isinstance(upsampler, Interpolate)
+        and upsampler.mode in ('bilinear', 'bicubic')
+        and upsampler.align_corners is None
+    ):
+        upsampler.align_corners = align_corners
+    return upsampler
+
+
+class PyramidUpsample(ModuleList):
+    """Upsample every level of a pyramid to the size of the first, the finest.
+
+    Level ``i`` climbs ``i`` steps of x2 with separate weights; a guided upsampler gets, at each
+    step, the level that it climbs to. The modules stand in the order of the published SegFormer
+    head: of four levels, three for the coarsest, then two, then one. An interpolation goes there
+    in one direct resize instead, which is what the stock heads do and what the papers call
+    "bilinear"; a cascade of bilinear steps is smoother than one resize.
+
+    The list is mmengine's, so the upsamplers keep their own initialisation in any host.
+
+    Args:
+        upsample_cfg (str or dict): As for :func:`mmdysample.build_upsampler`.
+        channels (int): Channels of every level.
+        num_levels (int): Number of levels. Defaults to 4.
+        cascade (bool, optional): Climb in steps of x2, or go in one step of
+            ``x(2 ** level)``. Defaults to None: one step for an interpolation, else a cascade.
+        align_corners (bool, optional): The host's option, for interpolations. Defaults to None.
+
+    Raises:
+        TypeError: If ``upsample_cfg`` has unknown keys.
+        ValueError: If it names an unknown upsampler.
+    """
+
+    def __init__(
+        self,
+        upsample_cfg: UpsampleCfg,
+        channels: int,
+        num_levels: int = 4,
+        cascade: bool | None = None,
+        align_corners: bool | None = None,
+    ) -> None:
+        super().__init__()
+        if cascade is None:
+            probe = build_upsampler(upsample_cfg, channels)
+            cascade = not isinstance(probe, Interpolate)
+        self.cascade = cascade
+        for level in range(num_levels - 1, 0, -1):
+            scale_factor = 2 if cascade else 2**level
+            self.extend(
+                build_head_upsampler(upsample_cfg, channels, scale_factor, align_corners)
+                for _ in self._targets(level)
+            )
+
+    def _targets(self, level: int) -> list[int]:
+        """Levels whose size ``level`` takes on its way to the finest."""
+        return list(range(level - 1, -1, -1)) if self.cascade else [0]
+
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Upsample.
+
+        Args:
+            levels (Sequence[Tensor]): ``num_levels`` maps ``(N, C, H_i, W_i)``, finest first,
+                each half the size of the one before, rounded up.
+
+        Returns:
+            list[Tensor]: As many maps ``(N, C, H_0, W_0)``, in the same order.
+        """
+        outs = list(levels)
+        upsamplers = iter(self)
+        for level in range(len(outs) - 1, 0, -1):
+            for target in self._targets(level):
+                guide = levels[target]
+                outs[level] = next(upsamplers)(outs[level], guide=guide, size=guide.shape[-2:])
+        return outs
