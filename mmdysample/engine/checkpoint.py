@@ -27,8 +27,9 @@ _NUMPY_DTYPES = ('bool', 'uint8', 'int16', 'int32', 'int64', 'float16', 'float32
 def mmengine_safe_globals() -> list[Callable | tuple[Callable, str]]:
     """List what a checkpoint of MMEngine holds beside tensors and plain containers.
 
-    All of them only hold numbers. ``getattr`` is not among them: it would let a file reach any
-    attribute of an allowed type.
+    All of them only hold numbers. A history buffer also names its statistics as attributes of
+    its class; for those alone a stand-in answers in place of ``getattr``, which would let a file
+    reach any attribute of an allowed type.
 
     Returns:
         list: Items that ``torch.serialization.add_safe_globals`` accepts.
@@ -44,7 +45,14 @@ def mmengine_safe_globals() -> list[Callable | tuple[Callable, str]]:
         for function, name in ((rebuild_array, '_reconstruct'), (rebuild_scalar, 'scalar'))
     ]
     dtype_classes = [type(np.dtype(name)) for name in _NUMPY_DTYPES]
-    return [HistoryBuffer, array_args[0], np.dtype, *dtype_classes, *numpy_functions]
+    return [
+        HistoryBuffer,
+        (_statistics_method, 'builtins.getattr'),
+        array_args[0],
+        np.dtype,
+        *dtype_classes,
+        *numpy_functions,
+    ]
 
 
 def allow_mmengine_checkpoints() -> None:
@@ -55,7 +63,7 @@ def allow_mmengine_checkpoints() -> None:
     torch.serialization.add_safe_globals(mmengine_safe_globals())
 
 
-def load_checkpoint_safely(filename: str, map_location: Any = None) -> Any:
+def load_from_local(filename: str, map_location: Any = None) -> Any:
     """Load a local checkpoint, or refuse it.
 
     Args:
@@ -76,29 +84,33 @@ def load_checkpoint_safely(filename: str, map_location: Any = None) -> Any:
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except (UnpicklingError, EOFError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()
+        # torch wraps the reason into advice to switch the safe loader off.
+        lines = str(error.__context__ or error).splitlines() or ['it is empty']
+        reason = lines[0].partition(' was not an allowed')[0].rstrip('.')
         raise RefusedCheckpointError(
             f'checkpoint {filename} was not loaded, because it is damaged or holds more than '
-            f'weights and training state ({_first_informative(reason)}). Nothing in it was '
-            'executed. If you trust its origin, allow the types that it needs with '
-            'torch.serialization.add_safe_globals.'
+            f'weights and training state: {reason}. Nothing in it was executed. If you trust its '
+            'origin, allow the types that it needs with torch.serialization.add_safe_globals.'
         ) from error
 
 
 def require_safe_loading() -> None:
     """Make every checkpoint load of this process, MMEngine's included, a safe one.
 
-    Local files go through :func:`load_checkpoint_safely`. For downloads, the environment variable
+    Local files go through :func:`load_from_local`. For downloads, the environment variable
     that torch reads keeps a fork of MMEngine from falling back to the unsafe loader.
     """
     from mmengine.runner import CheckpointLoader
 
     allow_mmengine_checkpoints()
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
-    CheckpointLoader.register_scheme(prefixes='', loader=load_checkpoint_safely, force=True)
+    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
 
 
-def _first_informative(lines: list[str]) -> str:
-    """Pick the line of torch's long message that names the offending type."""
-    named = [line.strip() for line in lines if 'GLOBAL' in line or 'global' in line]
-    return (named or [line.strip() for line in lines] or ['no further reason given'])[0]
+def _statistics_method(owner: type, name: str) -> Callable:
+    """Stand in for ``getattr`` in checkpoints: look up a statistic of HistoryBuffer, or refuse."""
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    if owner is HistoryBuffer and name in HistoryBuffer()._statistics_methods:
+        return getattr(owner, name)
+    raise UnpicklingError(f'getattr({owner!r}, {name!r}) is no statistic of HistoryBuffer')

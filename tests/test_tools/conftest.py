@@ -86,7 +86,7 @@ model = dict(
     backbone=dict(type='ResNetV1c', depth=18, base_channels=8, norm_cfg=norm_cfg),
     decode_head=dict(
         type='FCNHead', in_channels=64, channels=8, num_convs=1, num_classes=2,
-        norm_cfg=norm_cfg, loss_decode=dict(type='CrossEntropyLoss')),
+        dropout_ratio=0, norm_cfg=norm_cfg, loss_decode=dict(type='CrossEntropyLoss')),
     train_cfg=dict(), test_cfg=dict(mode='whole'))
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
 visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
@@ -162,7 +162,11 @@ def tool():
     def run(name: str, *args, options: tuple[str, ...] = ()) -> int:
         # MMEngine keeps its singletons by experiment name; without a new one, runs would share.
         experiment = f'experiment_name={uuid4().hex}'
-        return mains[name]([*map(str, args), '--cfg-options', experiment, *options])
+        with pytest.MonkeyPatch.context() as environment:
+            # The tools set these two for their own process, which here is the tests'.
+            environment.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
+            environment.setenv('LOCAL_RANK', '0')
+            return mains[name]([*map(str, args), '--cfg-options', experiment, *options])
 
     return run
 

@@ -1,0 +1,225 @@
+"""tools/train.py and tools/test.py on real, tiny MMDetection and MMSegmentation runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+SCOPES = ['mmdet', 'mmseg']
+METRICS = {'mmdet': 'coco/bbox_mAP', 'mmseg': 'mIoU'}
+EPOCHS, ITERATIONS = 3, 6
+
+pytestmark = pytest.mark.smoke
+
+
+def load(path: Path) -> dict:
+    from mmdysample.engine.checkpoint import load_from_local
+
+    return load_from_local(str(path))
+
+
+def scalars(work_dir: Path) -> list[dict]:
+    """All that a training logged, run after run."""
+    files = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def measured(work_dir: Path) -> dict:
+    """What a test wrote."""
+    (file,) = work_dir.glob('*/*.json')
+    return json.loads(file.read_text())
+
+
+def until_epoch(work_dir: Path, epoch: int, target: Path) -> Path:
+    """Copy a work dir as it was after an epoch."""
+    target.mkdir()
+    shutil.copy(work_dir / f'epoch_{epoch}.pth', target)
+    (target / 'last_checkpoint').write_text(str(target / f'epoch_{epoch}.pth'))
+    return target
+
+
+@pytest.mark.parametrize('scope', SCOPES)
+def test_training_keeps_checkpoints_and_scalars(trained, scope):
+    final = load(trained[scope] / f'epoch_{EPOCHS}.pth')
+    assert (final['meta']['epoch'], final['meta']['iter']) == (EPOCHS, ITERATIONS)
+    assert METRICS[scope] in scalars(trained[scope])[-1]
+    if pytest.importorskip('tensorboard'):
+        assert list(trained[scope].glob('*/vis_data/events.out.tfevents.*'))
+
+
+@pytest.mark.parametrize('scope', SCOPES)
+@pytest.mark.parametrize('how', ['auto', 'path'])
+def test_resuming_equals_not_stopping(tool, trained, configs, tmp_path, scope, how):
+    work_dir = until_epoch(trained[scope], 1, tmp_path / 'stopped')
+    resume = ['--resume'] if how == 'auto' else ['--resume', work_dir / 'epoch_1.pth']
+    assert tool('train', configs[scope], '--work-dir', work_dir, *resume) == 0
+
+    resumed, straight = (
+        load(folder / f'epoch_{EPOCHS}.pth') for folder in (work_dir, trained[scope])
+    )
+    assert resumed['meta']['iter'] == straight['meta']['iter'] == ITERATIONS
+    assert [row['step'] for row in scalars(work_dir) if 'loss' in row] == [3, 4, 5, 6]
+    torch.testing.assert_close(resumed['state_dict'], straight['state_dict'])
+    torch.testing.assert_close(resumed['optimizer']['state'], straight['optimizer']['state'])
+    assert resumed['optimizer']['param_groups'] == straight['optimizer']['param_groups']
+    assert resumed.get('param_schedulers') == straight.get('param_schedulers')
+    history = 'train/loss'
+    assert len(resumed['message_hub']['log_scalars'][history].data[0]) == ITERATIONS
+
+
+@pytest.mark.parametrize('scope', SCOPES)
+def test_testing_finds_what_training_printed(tool, trained, configs, tmp_path, scope):
+    out, pictures = tmp_path / 'predictions.pkl', tmp_path / 'pictures'
+    status = tool(
+        *('test', configs[scope], trained[scope] / f'epoch_{EPOCHS}.pth'),
+        *('--work-dir', tmp_path / 'run', '--out', out, '--show-dir', pictures),
+        options=('default_hooks.visualization.interval=1',),
+    )
+    assert status == 0
+    metric = METRICS[scope]
+    last = scalars(trained[scope])[-1][metric]
+    assert last > 0
+    assert measured(tmp_path / 'run')[metric] == last
+    predictions = pickle.loads(out.read_bytes())
+    assert len(predictions) == 4
+    assert len(list(pictures.rglob('*.png')) + list(pictures.rglob('*.jpg'))) == 4
+
+
+def test_options_reach_the_runner(tool, configs, tmp_path):
+    status = tool(
+        *('train', configs['mmdet'], '--work-dir', tmp_path, '--seed', 7, '--auto-scale-lr'),
+        options=(
+            'train_cfg.max_epochs=1',
+            'auto_scale_lr.base_batch_size=4',
+            'model.bbox_head.feat_channels=8',
+            'val_cfg=None',
+            'val_dataloader=None',
+            'val_evaluator=None',
+        ),
+    )
+    assert status == 0
+    checkpoint = load(tmp_path / 'epoch_1.pth')
+    assert checkpoint['meta']['seed'] == 7
+    assert checkpoint['state_dict']['bbox_head.retina_cls.weight'].shape[1] == 8
+    # One process with batches of 2, for a rate that is meant for batches of 4.
+    assert checkpoint['optimizer']['param_groups'][0]['initial_lr'] == pytest.approx(0.5e-3)
+
+
+def test_flips_at_test_time(tool, trained, configs, tmp_path):
+    plain, flipped = tmp_path / 'plain.pkl', tmp_path / 'flipped.pkl'
+    command = ['test', configs['mmdet'], trained['mmdet'] / f'epoch_{EPOCHS}.pth']
+    command += ['--work-dir', tmp_path]
+    assert tool(*command, '--out', plain) == 0
+    assert tool(*command, '--out', flipped, '--tta') == 0
+    scores = [
+        pickle.loads(path.read_bytes())[0]['pred_instances']['scores'] for path in (plain, flipped)
+    ]
+    assert scores[0].shape != scores[1].shape or not torch.equal(*scores)
+
+
+@pytest.mark.parametrize(
+    ('command', 'options', 'said'),
+    [
+        ('train gone.py', (), 'config gone.py does not exist'),
+        ('train {mmdet} --resume gone.pth', (), 'checkpoint gone.pth does not exist'),
+        ('test {mmdet} gone.pth', (), 'checkpoint gone.pth does not exist'),
+        ('train {mmdet} --auto-scale-lr', (), 'base_batch_size'),
+        ('train {mmdet} --amp', ('optim_wrapper.type=OptimWrapperDict',), 'OptimWrapperDict'),
+        ('test {mmseg} {checkpoint} --tta', (), 'tta_model and tta_pipeline'),
+        (
+            'train {mmdet}',
+            ('train_dataloader.dataset.dataset.ann_file=gone.json',),
+            'train_dataloader.dataset.dataset.ann_file = {data}/gone.json',
+        ),
+        (
+            'train {mmseg}',
+            ('val_dataloader.dataset.data_prefix.seg_map_path=gone',),
+            'val_dataloader.dataset.data_prefix.seg_map_path = {data}/gone',
+        ),
+        (
+            'test {mmdet} {checkpoint}',
+            ('test_evaluator.ann_file=gone.json',),
+            'test_evaluator.ann_file = gone.json',
+        ),
+    ],
+)
+def test_mistakes_are_one_message(
+    tool, trained, configs, tiny_data, tmp_path, capsys, command, options, said
+):
+    places = dict(configs, data=tiny_data, checkpoint=trained['mmdet'] / 'epoch_1.pth')
+    status = tool(*command.format(**places).split(), '--work-dir', tmp_path, options=options)
+    assert status == 2
+    message = capsys.readouterr().err
+    assert message.startswith('error: ')
+    assert said.format(**places) in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_predictions_need_a_pickles_name(capsys):
+    from mmdysample.engine.test import parse_args
+
+    with pytest.raises(SystemExit) as caught:
+        parse_args(['config.py', 'checkpoint.pth', '--out', 'predictions.json'])
+    assert caught.value.code == 2
+    assert 'predictions.json must end in .pkl or .pickle' in capsys.readouterr().err
+
+
+class Attack:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize('command', ['test {config} {evil}', 'train {config} --resume {evil}'])
+def test_code_in_a_checkpoint_does_not_run(tool, configs, tmp_path, capsys, command):
+    evil = tmp_path / 'evil.pth'
+    torch.save(dict(state_dict={}, hook=Attack(tmp_path / 'sprung')), evil)
+    arguments = command.format(config=configs['mmdet'], evil=evil).split()
+    assert tool(*arguments, '--work-dir', tmp_path / 'run') == 2
+    assert f'checkpoint {evil} was not loaded' in capsys.readouterr().err
+    assert not (tmp_path / 'sprung').exists()
+
+
+def test_a_killed_training_goes_on_where_it_was(tool, configs, tmp_path):
+    """The script itself, in a process of its own that dies without notice."""
+    command = [sys.executable, ROOT / 'tools/train.py', configs['mmdet'], '--work-dir', tmp_path]
+    environment = os.environ | {'PYTHONPATH': str(ROOT)}
+    training = subprocess.Popen(
+        [*map(str, command), '--cfg-options', 'train_cfg.max_epochs=500'],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        last = tmp_path / 'last_checkpoint'
+        deadline = time.monotonic() + 120
+        while not (last.exists() and last.read_text().endswith('_2.pth')):
+            assert training.poll() is None, 'the training ended by itself'
+            assert time.monotonic() < deadline, 'no second epoch within two minutes'
+            time.sleep(0.02)
+    finally:
+        training.send_signal(signal.SIGKILL)
+        training.wait()
+
+    reached = int(last.read_text().rpartition('_')[2].removesuffix('.pth'))
+    option = f'train_cfg.max_epochs={reached + 1}'
+    status = tool(
+        'train', configs['mmdet'], '--work-dir', tmp_path, '--resume', options=(option,)
+    )
+    assert status == 0
+    final = load(tmp_path / f'epoch_{reached + 1}.pth')
+    assert final['meta']['iter'] == 2 * (reached + 1)
+    resumed_run = sorted(tmp_path.glob('*/vis_data/scalars.json'))[-1].read_text().splitlines()
+    steps = [row['step'] for row in map(json.loads, resumed_run) if 'loss' in row]
+    assert steps == [2 * reached + 1, 2 * reached + 2]
