@@ -150,12 +150,12 @@ def cast(solids, origin, direction, plane, project) -> tuple[np.ndarray, np.ndar
     for group in solids:
         corners = project(np.concatenate([solid.corners for solid in group], axis=1))
         near = _inside(plane, corners)
-        here = plane[:, near]
+        here = plane.take(near, axis=1)
         for solid, span in zip(group, np.split(corners, len(group), axis=1), strict=True):
             rays = near[_inside(here, span)]
             if rays.size:
-                start = origin if origin.shape[1] == 1 else origin[:, rays]
-                t = solid.intersect(start, direction[:, rays])
+                start = origin if origin.shape[1] == 1 else origin.take(rays, axis=1)
+                t = solid.intersect(start, direction.take(rays, axis=1))
                 closer = t < depth[rays]
                 depth[rays[closer]] = t[closer]
                 winner[rays[closer]] = index
@@ -190,19 +190,21 @@ def trace(scene: Scene, pixels: np.ndarray):
     for solid, start, stop in zip(solids, starts[:-1], starts[1:], strict=True):
         mine = order[start:stop]
         if mine.size:
-            local = solid.to_local(points[:, mine])
-            normals[:, mine] = solid.normal(local)
-            slant = -dot(normals[:, mine], direction[:, mine]) / distance[mine]
+            local = solid.to_local(points.take(mine, axis=1))
+            normal = solid.normal(local)
+            normals[:, mine] = normal
+            slant = -dot(normal, direction.take(mine, axis=1)) / distance[mine]
             width = depth[mine] / camera.focal / np.sqrt(np.clip(slant, 0.05, 1))
             albedo[:, mine] = solid.material.albedo(local, width)
 
     seen = np.nonzero(~sky)[0]
     lit = np.zeros(sky.shape, dtype=bool)
-    lit[seen] = _lit(scene, points[:, seen], normals[:, seen])
+    points, normals, albedo, direction = (
+        array.take(seen, axis=1) for array in (points, normals, albedo, direction))
+    lit[seen] = _lit(scene, points, normals)
     gloss = np.array([solid.material.gloss for solid in solids])[winner[seen]]
-    view = -direction[:, seen] / distance[seen]
     colour[:, seen] = _shade(
-        scene, points[:, seen], normals[:, seen], albedo[:, seen], gloss, view, lit[seen])
+        scene, points, normals, albedo, gloss, -direction / distance[seen], lit[seen])
     return depth, winner, lit, colour
 
 
@@ -210,7 +212,7 @@ def _lit(scene: Scene, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
     """Which surface points (3, N) the sun reaches."""
     lit = dot(normals, scene.sun[:, None]) > 0
     facing = np.nonzero(lit)[0]
-    start = points[:, facing] + 1e-4 * normals[:, facing]
+    start = points.take(facing, axis=1) + 1e-4 * normals.take(facing, axis=1)
     helper = np.array([0.0, 0.0, 1.0]) if abs(scene.sun[2]) < 0.9 else np.array([1.0, 0.0, 0.0])
     across = np.cross(scene.sun, helper)
     along = np.cross(scene.sun, across)
@@ -231,11 +233,12 @@ def _shade(scene, points, normals, albedo, gloss, view, lit) -> np.ndarray:
     above = 0.5 + 0.5 * normals[1]
     ambient = scene.skylight[:, None] * (0.35 + 0.65 * above) * _openness(scene, points)
     direct = np.where(lit, dot(normals, sun), 0.0)
-    half = sun + view
+    colour = albedo * (ambient + scene.sunlight[:, None] * direct)
+    glossy = np.nonzero(lit & (gloss > 0))[0]
+    half = sun + view.take(glossy, axis=1)
     half = half / np.sqrt(dot(half, half))
-    highlight = np.where(lit, gloss * np.clip(dot(normals, half), 0, 1) ** 40, 0.0)
-    light = ambient + scene.sunlight[:, None] * direct
-    colour = albedo * light + 0.6 * scene.sunlight[:, None] * highlight
+    highlight = 0.6 * gloss[glossy] * np.clip(dot(normals.take(glossy, axis=1), half), 0, 1) ** 40
+    colour[:, glossy] += scene.sunlight[:, None] * highlight
     haze = np.clip(0.012 * points[2], 0, 0.15)
     return colour * (1 - haze) + scene.sky[0][:, None] * haze
 
@@ -278,8 +281,9 @@ def render(scene: Scene) -> Frame:
         *_, samples = trace(scene, fine.reshape(2, -1))
         colour[:, edge] = np.clip(samples, 0, 1).reshape(3, len(SUBPIXELS), -1).mean(axis=1)
 
-    noise = np.random.default_rng(scene.seed).normal(0, scene.grain, (height, width, 3))
-    display = 255 * np.clip(colour, 0, 1) ** (1 / 2.2)
+    rng = np.random.default_rng(scene.seed)
+    noise = scene.grain * rng.standard_normal((height, width, 3), dtype=np.float32)
+    display = 255 * np.clip(colour, 0, 1).astype(np.float32) ** np.float32(1 / 2.2)
     image = display.T.reshape(height, width, 3) + noise
     owners, labels = np.append(scene.owners, 0), np.append(scene.labels, CLASSES.index('sky'))
     depth = np.where(depth <= MAX_DEPTH, depth, 0.0)
