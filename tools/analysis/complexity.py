@@ -1,0 +1,11 @@
+"""Parameters and multiply-accumulates of every upsampler: python tools/analysis/complexity.py."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the plain checkout suffices
+
+from mmdysample.analysis.complexity import main
+
+if __name__ == '__main__':
+    main()
