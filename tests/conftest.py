@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    os.environ.setdefault('TRITON_INTERPRET', '1')  # read where kernels are defined, so set first
+
 
 def _optional_folder(variable: str) -> Path:
     folder = os.environ.get(variable)

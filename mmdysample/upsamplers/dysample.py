@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmdysample.ops.backend import check_backend
 from mmdysample.ops.dysample import INITS, STYLES, dysample, full_precision
 from mmdysample.upsamplers.base import Upsampler, register_upsampler
 
@@ -57,6 +58,8 @@ class DySample(Upsampler):
         scope_bias (bool): Give the scope convolution a bias, as the authors' detection and
             segmentation code does. Added by itself when weights that carry one are loaded; set
             it where such weights are to be trained further. Defaults to False.
+        backend (str): ``'auto'``, ``'torch'`` or ``'triton'``, what samples the feature; see
+            :func:`mmdysample.ops.dysample`. Defaults to ``'auto'``.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -74,6 +77,7 @@ class DySample(Upsampler):
         scope_factor: float | None = None,
         init: str = 'bilinear',
         scope_bias: bool = False,
+        backend: str = 'auto',
     ) -> None:
         super().__init__(in_channels, scale_factor)
         if style not in STYLES:
@@ -101,6 +105,8 @@ class DySample(Upsampler):
         self.dyscope = dyscope
         self.scope_factor = float(scope_factor)
         self.init = init
+        check_backend(backend)
+        self.backend = backend
 
         shuffled = scale_factor**2 if style == 'pl' else 1
         projection = (in_channels // shuffled, 2 * groups * scale_factor**2 // shuffled, 1)
@@ -132,6 +138,7 @@ class DySample(Upsampler):
             scope_factor=self.scope_factor,
             init=self.init,
             size=size,
+            backend=self.backend,
         )
 
     def macs(self, height: int, width: int) -> int:

@@ -7,8 +7,13 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
+from mmdysample.ops.backend import HAS_TRITON, choose_backend
 from mmdysample.ops.checks import check_feature, check_scale_factor, resolve_size
+from mmdysample.ops.dysample.bag import dysample_bag, is_channels_last
 from mmdysample.ops.dysample.reference import dysample_reference
+
+if HAS_TRITON:
+    from mmdysample.ops.dysample.binding import dysample_triton
 
 STYLES = ('lp', 'pl')
 INITS = ('bilinear', 'nearest')
@@ -25,6 +30,7 @@ def dysample(
     scope_factor: float | None = None,
     init: str = 'bilinear',
     size: tuple[int, int] | None = None,
+    backend: str = 'auto',
 ) -> Tensor:
     r"""Re-sample ``x`` where the offsets say.
 
@@ -50,14 +56,20 @@ def dysample(
         init (str): Initial positions, ``'bilinear'`` or ``'nearest'``. Defaults to ``'bilinear'``.
         size (tuple[int, int], optional): Output size ``(h', w')``, ``s(H-1) < h' <= sH``: the
             ``sH x sW`` result cut, not stretched. Defaults to ``(sH, sW)``.
+        backend (str): ``'torch'``, ``'triton'``, or ``'auto'``: what the environment variable
+            ``MMDYSAMPLE_BACKEND`` says, else the kernel on GPUs that run it.
+            Defaults to ``'auto'``.
 
     Returns:
-        Tensor: ``(N, C, h', w')`` in the dtype of ``x``. Positions and interpolation are computed
-        in float32, or in float64 where an input is float64.
+        Tensor: ``(N, C, h', w')`` in the dtype of ``x``, channels_last where ``x`` is. Positions
+        and interpolation are computed in float32, or in float64 where an input is float64. A NaN
+        offset makes its own output pixel NaN and no other.
 
     Raises:
         TypeError: If a tensor is not floating point.
-        ValueError: If a shape, ``style``, ``init``, ``scale_factor`` or ``size`` does not fit.
+        ValueError: If a shape, ``style``, ``init``, ``scale_factor``, ``size`` or ``backend`` does
+            not fit.
+        RuntimeError: If ``backend='triton'`` was asked for and cannot run.
     """
     check_feature('x', x)
     check_scale_factor(scale_factor)
@@ -70,10 +82,20 @@ def dysample(
         _check_projections(x, offset, scope, scale_factor, groups, style)
     if scope_factor is None:
         scope_factor = 0.25 if scope is None else 0.5
+    arguments = (x, offset, scope, scale_factor, groups, style, float(scope_factor), init)
     with full_precision(x.device):
-        return dysample_reference(
-            x, offset, scope, scale_factor, groups, style, scope_factor, init, size
-        )
+        if choose_backend(backend, x, offset, scope) == 'triton':
+            return dysample_triton(*arguments, *size)
+        if x.device.type == 'cpu' and _prefers_rows(x):
+            return dysample_bag(*arguments, size)
+        return dysample_reference(*arguments, size)
+
+
+def _prefers_rows(x: Tensor) -> bool:
+    """Whether to look up rows; graph captures take ``grid_sample``, which compilers know."""
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return False
+    return is_channels_last(x)
 
 
 def full_precision(device: torch.device):

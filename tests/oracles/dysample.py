@@ -1,0 +1,100 @@
+"""DySample's sampling from its description: float64 loops, and the published formulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+def dysample_loops(
+    x, offset, scope, *, scale_factor, groups, style, scope_factor, init, size, grad=None
+):
+    """Sample, and differentiate by hand, one output pixel and group at a time.
+
+    A clamped coordinate, also one exactly on the limit, passes no gradient to its displacement.
+
+    Returns the result, or with ``grad`` a dict of ``out x offset scope``; all float64 tensors.
+    """
+    x, offset, grad = (None if t is None else t.detach().double().numpy() for t in (x, offset, grad))
+    scope = None if scope is None else scope.detach().double().numpy()
+    s, (n, channels, height, width) = scale_factor, x.shape
+    share = channels // groups
+    out = np.zeros((n, channels, *size))
+    grads = {'x': np.zeros_like(x), 'offset': np.zeros_like(offset)}
+    grads['scope'] = None if scope is None else np.zeros_like(scope)
+    for b, g, Y, X in np.ndindex(n, groups, *size):
+        parent = (X // s, Y // s)
+        sub = (X % s, Y % s)
+        lows, highs, weights, places, gates, frees = [], [], [], [], [], []
+        for axis, length in ((0, width), (1, height)):
+            if style == 'lp':
+                channel = ((axis * groups + g) * s + sub[1]) * s + sub[0]
+                place = (b, channel, parent[1], parent[0])
+            else:
+                place = (b, axis * groups + g, Y, X)
+            gate = 1.0 if scope is None else 1 / (1 + np.exp(-scope[place]))
+            start = 0.0 if init == 'nearest' else (sub[axis] - (s - 1) / 2) / s
+            position = parent[axis] + start + scope_factor * gate * offset[place]
+            frees.append(not (position <= 0 or position >= length - 1))
+            position = np.clip(position, 0, length - 1)
+            low = 0 if np.isnan(position) else min(int(np.floor(position)), length - 1)
+            lows.append(low)
+            highs.append(min(low + 1, length - 1))
+            weights.append(position - low)
+            places.append(place)
+            gates.append(gate)
+        (x0, y0), (x1, y1), (u, v) = lows, highs, weights
+        block = slice(g * share, (g + 1) * share)
+        nw, ne, sw, se = x[b, block, y0, x0], x[b, block, y0, x1], x[b, block, y1, x0], x[b, block, y1, x1]
+        out[b, block, Y, X] = (nw * (1 - u) + ne * u) * (1 - v) + (sw * (1 - u) + se * u) * v
+        if grad is None:
+            continue
+        upstream = grad[b, block, Y, X]
+        for yy, xx, weight in (
+            (y0, x0, (1 - v) * (1 - u)),
+            (y0, x1, (1 - v) * u),
+            (y1, x0, v * (1 - u)),
+            (y1, x1, v * u),
+        ):
+            grads['x'][b, block, yy, xx] += upstream * weight
+        slopes = (
+            (upstream * ((ne - nw) * (1 - v) + (se - sw) * v)).sum(),
+            (upstream * ((sw - nw) * (1 - u) + (se - ne) * u)).sum(),
+        )
+        for slope, place, gate, free in zip(slopes, places, gates, frees, strict=True):
+            if free:
+                grads['offset'][place] = slope * scope_factor * gate
+                if scope is not None:
+                    moved = slope * scope_factor * offset[place]
+                    grads['scope'][place] = moved * gate * (1 - gate)
+    out = torch.from_numpy(out)
+    if grad is None:
+        return out
+    return {'out': out, **{k: None if v is None else torch.from_numpy(v) for k, v in grads.items()}}
+
+
+def published_sampling(x, displacement, groups, scale_factor):
+    """The published code path: coordinates in the dtype of ``displacement``, made per call.
+
+    ``displacement`` is offset times scope plus initial position, ``(N, 2 * G * s * s, H, W)``.
+    """
+    n, channels, height, width = x.shape
+    dtype, device = displacement.dtype, x.device
+    offset = displacement.reshape(n, 2, -1, height, width)
+    rows, columns = torch.arange(height) + 0.5, torch.arange(width) + 0.5
+    centres = torch.stack(torch.meshgrid(columns, rows, indexing='ij')).transpose(1, 2)
+    centres = centres[None, :, None].to(dtype).to(device, non_blocking=True)
+    extent = torch.tensor([width, height], dtype=dtype, device=device).view(1, 2, 1, 1, 1)
+    grid = 2 * (centres + offset) / extent - 1
+    grid = F.pixel_shuffle(grid.reshape(n, -1, height, width), scale_factor)
+    grid = grid.reshape(n, 2, -1, scale_factor * height, scale_factor * width)
+    grid = grid.permute(0, 2, 3, 4, 1).contiguous().flatten(0, 1)
+    sampled = F.grid_sample(
+        x.reshape(n * groups, -1, height, width),
+        grid,
+        mode='bilinear',
+        align_corners=False,
+        padding_mode='border',
+    )
+    return sampled.view(n, -1, scale_factor * height, scale_factor * width)
