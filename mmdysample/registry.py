@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from contextlib import suppress
 from importlib.util import find_spec
 
 from mmdysample.upsamplers.base import upsampler_factory, upsampler_names
@@ -47,6 +48,8 @@ def _register_upsamplers() -> None:
 
     if find_spec('mmcv') is not None:
         importlib.import_module('mmcv.cnn')
+        with suppress(ImportError):  # mmcv-lite has no operators, so none named 'carafe'
+            importlib.import_module('mmcv.ops')
     for name in upsampler_names():
         if name not in MODELS.module_dict:
             MODELS.register_module(name=name, module=upsampler_factory(name))
