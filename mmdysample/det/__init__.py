@@ -1,6 +1,25 @@
 """Necks and heads for mmdet; importing this package registers them."""
 
 from mmdysample.det.fpn import UpsampleFPN
+from mmdysample.det.mask_head import UpsampleFCNMaskHead
 from mmdysample.det.maskformer_head import UpsampleMaskFormerHead
+from mmdysample.det.necks import (
+    UpsampleCSPNeXtPAFPN,
+    UpsampleNASFPN,
+    UpsamplePAFPN,
+    UpsampleYOLOXPAFPN,
+)
+from mmdysample.det.panoptic_fpn_head import UpsamplePanopticFPNHead
+from mmdysample.det.pixel_decoder import UpsampleMSDeformAttnPixelDecoder
 
-__all__ = ['UpsampleFPN', 'UpsampleMaskFormerHead']
+__all__ = [
+    'UpsampleCSPNeXtPAFPN',
+    'UpsampleFCNMaskHead',
+    'UpsampleFPN',
+    'UpsampleMSDeformAttnPixelDecoder',
+    'UpsampleMaskFormerHead',
+    'UpsampleNASFPN',
+    'UpsamplePAFPN',
+    'UpsamplePanopticFPNHead',
+    'UpsampleYOLOXPAFPN',
+]

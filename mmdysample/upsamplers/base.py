@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -76,9 +77,13 @@ class Upsampler(nn.Module):
         """
         check_feature('x', x, self.in_channels)
         size = self.output_size(x, size)
-        if not self.guided:
-            return self.upsample(x, None, size)
-        return self.upsample(x, self._check_guide(x, guide, size), size)
+        guide = self._check_guide(x, guide, size) if self.guided else None
+        if not torch.jit.is_tracing() and len(x) == 0:
+            # Kernels, and pixel_shuffle in its backward pass, refuse an empty batch. An image of
+            # zeros takes the way of one, and every parameter stays in the graph.
+            guide = None if guide is None else _append_zeros(guide)
+            return self.upsample(_append_zeros(x), guide, size)[:0]
+        return self.upsample(x, guide, size)
 
     def output_size(self, x: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:
         """Check ``size`` against what this upsampler can reach from ``x``; fill in the default."""
@@ -138,6 +143,10 @@ class Upsampler(nn.Module):
         """Show the geometry in ``print(model)``."""
         guide = f', guide_channels={self.guide_channels}' if self.guided else ''
         return f'{self.in_channels}, scale_factor={self.scale_factor}{guide}'
+
+
+def _append_zeros(x: Tensor) -> Tensor:
+    return torch.cat((x, x.new_zeros(1, *x.shape[1:])))
 
 
 @dataclass(frozen=True)
