@@ -63,3 +63,16 @@ def resolve_size(x: Tensor, scale_factor: int, size: tuple[int, int] | None) -> 
                     f'by scale_factor {scale_factor} can be {most - scale_factor + 1} to {most}'
                 )
     return (size[0], size[1])
+
+
+def check_positive(name: str, value: int, odd: bool = False) -> None:
+    """Raise ValueError unless ``value`` is a positive integer, and an odd one where asked."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < 1 or (odd and value % 2 == 0):
+        raise ValueError(f'{name} must be a positive {"odd " * odd}integer, got {value!r}')
+
+
+def check_multiple(name: str, value: int, of: int) -> None:
+    """Raise ValueError unless ``value`` is a multiple of ``of``."""
+    if value % of:
+        raise ValueError(f'{name} must be a multiple of {of}, got {value}')

@@ -1,0 +1,128 @@
+"""A2U: affinity-aware upsampling (arXiv 2011.14288)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmdysample.ops.checks import check_multiple
+from mmdysample.ops.reassembly import reassemble, softmax_kernels
+from mmdysample.upsamplers.base import Upsampler, register_upsampler
+
+logger = logging.getLogger(__name__)
+
+UP_KERNEL = 3
+FILTER = 6
+NORM_GROUPS = 32
+KERNEL_CHANNELS = UP_KERNEL**2 * 4
+
+
+@register_upsampler('a2u')
+class A2U(Upsampler):
+    """Reassemble 3x3 windows with kernels from second-order features of the guide.
+
+    Every sample makes two 6x6 filters from its guide, and a number for each of the nine taps at
+    each of the four sub-positions. The affinity map, the product of the two filtered guides summed
+    over channels, is scaled by these numbers; a sigmoid and a softmax make kernels of it. Filters
+    have stride 2, so it upsamples by 2 only.
+
+    Parameters carry the published names. ``kernel_gen.bconv_DP`` belongs to the method's
+    downsampling half and never reaches the output, but published weights hold it and published
+    tables count it (20,042 parameters at 256 channels, 10,790 without). It is therefore kept, as
+    parameters that are counted, saved and loaded but do not require gradients: so distributed
+    training does not wait for gradients that never come.
+
+    Args:
+        in_channels (int): Channels ``C`` of ``x``.
+        scale_factor (int): 2. Defaults to 2.
+        guide_channels (int, optional): Channels ``Cg`` of the guide, a multiple of 32.
+            Defaults to ``in_channels``.
+        keep_downsampling (bool): Keep the unused ``bconv_DP``. Without it, loading weights that
+            hold it drops it with a log message. Defaults to True.
+
+    Raises:
+        ValueError: If ``scale_factor`` is not 2 or the guide's channels are no multiple of 32.
+    """
+
+    guided = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        scale_factor: int = 2,
+        *,
+        guide_channels: int | None = None,
+        keep_downsampling: bool = True,
+    ) -> None:
+        super().__init__(in_channels, scale_factor, guide_channels=guide_channels)
+        if scale_factor != 2:
+            raise ValueError(f'scale_factor must be 2 for A2U, got {scale_factor}')
+        self.kernel_gen = _KernelGenerator(self.guide_channels, keep_downsampling)
+
+    def init_weights(self) -> None:
+        """PyTorch's default initialisation, as published."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.GroupNorm):
+                module.reset_parameters()
+
+    def upsample(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Predict a kernel for every output pixel and reassemble ``x`` with it."""
+        return reassemble(x, self.kernel_gen(guide), kernel_size=UP_KERNEL, size=size)
+
+    def macs(self, height: int, width: int) -> int:
+        """Filters, affinity, kernels and taps per pixel; three projections of pooled guides."""
+        channels = self.guide_channels
+        filters = 2 * FILTER**2 * channels
+        taps = 4 * UP_KERNEL**2 * self.in_channels
+        pooled = (KERNEL_CHANNELS + 2 * FILTER**2) * channels
+        return (filters + channels + KERNEL_CHANNELS + taps) * height * width + pooled
+
+
+class _KernelGenerator(nn.Module):
+    """Guide ``(N, Cg, 2H, 2W)`` to kernels ``(N, 9, 2H, 2W)``."""
+
+    def __init__(self, channels: int, keep_downsampling: bool) -> None:
+        super().__init__()
+        check_multiple('guide_channels', channels, of=NORM_GROUPS)
+        self.bnu = nn.Sequential(nn.GroupNorm(NORM_GROUPS, channels), nn.LeakyReLU())
+        self.bnv = nn.Sequential(nn.GroupNorm(NORM_GROUPS, channels), nn.LeakyReLU())
+        self.bconv_UP = _pooled_projection(channels, 1, KERNEL_CHANNELS)
+        if keep_downsampling:
+            self.bconv_DP = _pooled_projection(channels, 1, KERNEL_CHANNELS).requires_grad_(False)
+        self.bconv_U = _pooled_projection(channels, FILTER, 1)
+        self.bconv_V = _pooled_projection(channels, FILTER, 1)
+
+    def forward(self, guide: Tensor) -> Tensor:
+        if guide.shape[0] == 0:  # a grouped convolution needs a group, so a sample
+            return self(F.pad(guide, (0, 0, 0, 0, 0, 0, 0, 1)))[:0]
+        u = self.bnu(_filter_each(guide, self.bconv_U(guide)))
+        v = self.bnv(_filter_each(guide, self.bconv_V(guide)))
+        affinity = (u * v).sum(1, keepdim=True) / math.sqrt(guide.shape[1])
+        scores = F.pixel_shuffle(self.bconv_UP(guide) * affinity, 2)
+        return softmax_kernels(scores.sigmoid())
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        if not hasattr(self, 'bconv_DP'):
+            unused = [name for name in state_dict if name.startswith(f'{prefix}bconv_DP.')]
+            for name in unused:
+                del state_dict[name]
+            if unused:
+                logger.info('dropped %s: they never reach the output', ', '.join(unused))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _pooled_projection(channels: int, cells: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(cells), nn.Conv2d(channels, out_channels, 1))
+
+
+def _filter_each(guide: Tensor, filters: Tensor) -> Tensor:
+    """Convolve all channels of sample ``n`` with the one filter ``filters[n]``, stride 2."""
+    samples = guide.transpose(0, 1)  # as channels, each a group of its own
+    out = F.conv2d(samples, filters, stride=2, padding=2, groups=guide.shape[0])
+    return out.transpose(0, 1)
