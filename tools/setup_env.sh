@@ -71,12 +71,6 @@ pip install 'setuptools>=77,<82' wheel ninja "$torch"
 constraints=$venv/constraints.txt # keeps later steps from changing torch
 "$bin/python" -c 'import torch; print("torch==" + torch.__version__.split("+")[0])' >"$constraints"
 
-# True if mmcv's compiled operators load and run under this torch.
-operators_work() {
-    "$bin/python" -W ignore -c 'import torch; from mmcv.ops import nms
-nms(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([1.0]), 0.5)' "$@"
-}
-
 # Compile in a folder that stays, so that an interrupted build goes on with the next file.
 compile_mmcv() {
     local source=$cache/source log=$cache/build.log
@@ -99,33 +93,32 @@ print("    CUDA operators:", "yes" if torch.cuda.is_available() else "no GPU fou
 }
 
 begin "$mmcv with its compiled operators"
-if ! operators_work >/dev/null 2>&1; then
-    # Outside the environment, so that a finished build outlives it.
-    key=$("$bin/python" -VV)$(<"$constraints")$mmcv${FORCE_CUDA:-}
-    cache=$PWD/.cache/$mmcv-$(sha256sum <<<"$key" | cut -c1-12)
-    mkdir -p "$cache"
-    if ! compgen -G "$cache/*.whl" >/dev/null; then
-        pip download --no-deps --no-build-isolation --dest "$cache/download" "$mmcv"
-        if ! mv "$cache"/download/*.whl "$cache/" 2>/dev/null; then
-            compile_mmcv "$cache"/download/*.tar.gz
-        fi
-    fi
-    pip install --constraint "$constraints" "$cache"/*.whl
-    if ! operators_work; then
-        say "    The operators in $cache do not load under $torch."
-        say '    Delete that folder; if the wheel came from PIP_FIND_LINKS, take it away there.'
-        exit 1
+# Outside the environment, so that a finished build outlives it.
+key=$("$bin/python" -VV)$(<"$constraints")$mmcv${FORCE_CUDA:-}
+cache=$PWD/.cache/$mmcv-$(sha256sum <<<"$key" | cut -c1-12)
+mkdir -p "$cache"
+if ! compgen -G "$cache/*.whl" >/dev/null; then
+    pip download --no-deps --no-build-isolation --dest "$cache/download" "$mmcv"
+    if ! mv "$cache"/download/*.whl "$cache/" 2>/dev/null; then
+        compile_mmcv "$cache"/download/*.tar.gz
     fi
 fi
 
 begin "OpenMMLab ($stack), this package (editable) and what its tests need"
-pip install --constraint "$constraints" --no-build-isolation --editable ".[$stack,tests]"
+pip install --constraint "$constraints" --no-build-isolation \
+    "$cache"/*.whl --editable ".[$stack,tests]"
 
 begin 'panoptic evaluation'
 # Its metadata asks for numpy 1, its code does not.
 pip install --no-deps panopticapi-lite==0.2.0
 
 begin 'check'
+if ! "$bin/python" -W ignore -c 'import torch; from mmcv.ops import nms
+nms(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([1.0]), 0.5)'; then
+    say "    The operators in $cache do not run under $torch."
+    say '    Delete that folder; if the wheel came from PIP_FIND_LINKS, take it away there.'
+    exit 1
+fi
 "$bin/python" -W ignore - <<'PYTHON'
 import mmcv, mmdet, mmengine, mmseg, torch
 

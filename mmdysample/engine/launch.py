@@ -42,9 +42,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help='how the processes of a distributed job were started',
     )
     # torch's launchers pass the rank in either spelling.
-    parser.add_argument(
-        '--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS
-    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def load_config(args: argparse.Namespace) -> Config:

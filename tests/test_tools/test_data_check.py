@@ -13,9 +13,15 @@ pytestmark = pytest.mark.smoke
 
 
 def coco(root, **overrides) -> dict:
-    return dict(
-        type='CocoDataset', data_root=str(root), ann_file='ann.json', data_prefix=dict(img='img/')
-    ) | overrides
+    return (
+        dict(
+            type='CocoDataset',
+            data_root=str(root),
+            ann_file='ann.json',
+            data_prefix=dict(img='img/'),
+        )
+        | overrides
+    )
 
 
 def config(dataset, split: str = 'train', **evaluator) -> dict:
@@ -72,7 +78,9 @@ def test_reports_all_missing_paths_at_once(tmp_path):
     cfg = config(coco(tmp_path)) | config(coco(tmp_path), 'val', ann_file=f'{tmp_path}/ann.json')
     with pytest.raises(MissingDataError) as caught:
         check_data_paths(cfg, ['train', 'val'])
-    keys = [line.split(' = ')[0].strip() for line in str(caught.value).splitlines() if ' = ' in line]
+    keys = [
+        line.split(' = ')[0].strip() for line in str(caught.value).splitlines() if ' = ' in line
+    ]
     assert keys == [
         'train_dataloader.dataset.ann_file',
         'train_dataloader.dataset.data_prefix.img',

@@ -214,9 +214,7 @@ def test_a_killed_training_goes_on_where_it_was(tool, configs, tmp_path):
 
     reached = int(last.read_text().rpartition('_')[2].removesuffix('.pth'))
     option = f'train_cfg.max_epochs={reached + 1}'
-    status = tool(
-        'train', configs['mmdet'], '--work-dir', tmp_path, '--resume', options=(option,)
-    )
+    status = tool('train', configs['mmdet'], '--work-dir', tmp_path, '--resume', options=(option,))
     assert status == 0
     final = load(tmp_path / f'epoch_{reached + 1}.pth')
     assert final['meta']['iter'] == 2 * (reached + 1)
