@@ -18,6 +18,7 @@ from mmdysample.engine.checkpoint import require_safe_loading
 from mmdysample.engine.errors import UsageError
 
 _EXIT_USAGE = 2
+_EXIT_INTERRUPTED = 130
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +89,7 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def run_tool(command: Callable[[], None]) -> int:
-    """Run a command; a usage error becomes one message and exit status 2.
+    """Run a command; a usage error becomes one message and exit status 2, Ctrl-C 130.
 
     Args:
         command (Callable): Does the work; takes no arguments.
@@ -101,4 +102,7 @@ def run_tool(command: Callable[[], None]) -> int:
     except UsageError as error:
         sys.stderr.write(f'error: {error}\n')
         return _EXIT_USAGE
+    except KeyboardInterrupt:
+        sys.stderr.write('interrupted\n')
+        return _EXIT_INTERRUPTED
     return 0
