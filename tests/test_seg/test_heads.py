@@ -1,0 +1,284 @@
+"""Segmentation heads with a chosen upsampler against mmseg's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip('mmseg')
+pytest.importorskip('mmdet')
+from mmengine.hub import get_config
+from mmengine.registry import DefaultScope
+from mmengine.structures import PixelData
+from mmseg.models.decode_heads import MaskFormerHead, SegformerHead, UPerHead
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+from mmdysample import DySample, Upsampler
+from mmdysample.seg import UpsampleMaskFormerHead, UpsampleSegformerHead, UpsampleUPerHead
+
+CHANNELS = [8, 16, 24, 32]
+SIZES = {'even': (32, 48), 'odd': (33, 47)}
+OPTIONS = dict(
+    in_channels=CHANNELS, in_index=[0, 1, 2, 3], channels=32, num_classes=5, dropout_ratio=0.0
+)
+MASKFORMER = 'maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512.py'
+HEADS = {
+    'segformer': (UpsampleSegformerHead, SegformerHead),
+    'uper': (UpsampleUPerHead, UPerHead),
+    'maskformer': (UpsampleMaskFormerHead, MaskFormerHead),
+}
+
+
+class Reports(Upsampler):
+    """Repeats every pixel and notes what it was given."""
+
+    guided = True
+    calls: list[tuple] = []
+
+    def upsample(self, x, guide, size):
+        self.calls.append((self, x, guide))
+        out = x.repeat_interleave(self.scale_factor, -2).repeat_interleave(self.scale_factor, -1)
+        return out[..., : size[0], : size[1]]
+
+
+@pytest.fixture
+def reports():
+    Reports.calls = []
+    return Reports.calls
+
+
+@pytest.fixture(autouse=True)
+def _mmseg_scope():
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        yield
+
+
+def options_of(name):
+    if name != 'maskformer':
+        return OPTIONS
+    head = get_config(f'mmseg::{MASKFORMER}').model.decode_head
+    head.pop('type')
+    head.in_channels = CHANNELS
+    head.transformer_decoder.num_layers = 1
+    return head
+
+
+def build(cls, name, **options):
+    torch.manual_seed(0)
+    head = cls(**options_of(name), **options)
+    head.init_weights()
+    return head.eval()
+
+
+def pyramid(size=(32, 48)):
+    """Backbone maps whose sizes halve, rounded up, as stride-2 convolutions leave them."""
+    sizes = [(-(-size[0] // 2**i), -(-size[1] // 2**i)) for i in range(4)]
+    return [torch.randn(2, channels, *s) for channels, s in zip(CHANNELS, sizes, strict=True)]
+
+
+def run(head, inputs):
+    """All outputs of a head, as one list of tensors."""
+    if isinstance(head, MaskFormerHead):
+        size = [4 * side for side in inputs[0].shape[-2:]]
+        sample = SegDataSample(metainfo=dict(batch_input_shape=size, img_shape=size))
+        scores, masks = head(inputs, [sample] * 2)
+        return [scores, masks]
+    return [head(inputs)]
+
+
+def load_stock(ours, stock):
+    """Load the stock weights; what is missing must be the upsamplers', and nothing may be left."""
+    missing, unexpected = ours.load_state_dict(stock.state_dict(), strict=False)
+    assert not unexpected
+    assert all('upsample_modules' in key for key in missing)
+    return missing
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize('size', SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize(
+    ('name', 'upsample_cfg', 'stock_options'),
+    [
+        ('segformer', dict(type='bilinear'), {}),
+        ('segformer', dict(type='bilinear'), dict(align_corners=True)),
+        ('segformer', dict(mode='nearest'), dict(interpolate_mode='nearest', align_corners=None)),
+        ('uper', 'bilinear', {}),
+        ('uper', dict(type='bilinear'), dict(align_corners=True)),
+        ('maskformer', 'nearest', {}),
+    ],
+)
+def test_interpolation_equals_the_stock_head(name, upsample_cfg, stock_options, size):
+    ours, stock = HEADS[name]
+    stock = build(stock, name, **stock_options)
+    shared = {key: value for key, value in stock_options.items() if key != 'interpolate_mode'}
+    ours = build(ours, name, upsample_cfg=upsample_cfg, **shared)
+    assert not load_stock(ours, stock)
+    inputs = pyramid(size)
+    for actual, expected in zip(run(ours, inputs), run(stock, inputs), strict=True):
+        assert torch.equal(actual, expected)
+
+
+def test_segformer_interpolate_mode_keeps_its_meaning():
+    stock = build(SegformerHead, 'segformer', interpolate_mode='bicubic')
+    ours = build(UpsampleSegformerHead, 'segformer', interpolate_mode='bicubic')
+    load_stock(ours, stock)
+    inputs = pyramid()
+    assert torch.equal(ours(inputs), stock(inputs))
+    with pytest.raises(ValueError, match='interpolate_mode'):
+        build(UpsampleSegformerHead, 'segformer', interpolate_mode='bicubic', upsample_cfg='carafe')
+
+
+def test_segformer_cascade_order_and_guides(reports):
+    head = build(UpsampleSegformerHead, 'segformer', upsample_cfg=dict(type=Reports))
+    inputs = pyramid((33, 47))
+    head(inputs)
+    projected = [conv(x) for conv, x in zip(head.convs, inputs, strict=True)]
+    starts_and_targets = [(3, 2), (None, 1), (None, 0), (2, 1), (None, 0), (1, 0)]
+    assert [upsampler for upsampler, _, _ in reports] == list(head.upsample_modules)
+    assert len({id(upsampler) for upsampler in head.upsample_modules}) == 6
+    for (_, x, guide), (start, target) in zip(reports, starts_and_targets, strict=True):
+        if start is not None:
+            assert torch.equal(x, projected[start])
+        height, width = projected[target].shape[-2:]
+        # Level sizes are odd, so the guide comes extended to the whole multiple.
+        assert torch.equal(guide[..., :height, :width], projected[target])
+        assert guide.shape[-2:] == (2 * x.shape[-2], 2 * x.shape[-1])
+
+
+def test_segformer_cascade_is_an_option():
+    inputs = pyramid()
+    outs = {}
+    for cascade in (None, False, True):
+        head = build(UpsampleSegformerHead, 'segformer', upsample_cfg='bilinear', cascade=cascade)
+        outs[cascade] = head(inputs)
+        assert len(head.upsample_modules) == (6 if cascade else 3)
+    assert torch.equal(outs[None], outs[False])
+    assert not torch.allclose(outs[None], outs[True])
+    learned = build(UpsampleSegformerHead, 'segformer', cascade=False)
+    assert [up.scale_factor for up in learned.upsample_modules] == [8, 4, 2]
+    assert learned(inputs).shape == outs[None].shape
+
+
+def test_uper_top_down_order_and_guides(reports):
+    head = build(UpsampleUPerHead, 'uper', upsample_cfg=dict(type=Reports))
+    inputs = pyramid()
+    head(inputs)
+    assert [upsampler for upsampler, _, _ in reports] == list(head.upsample_modules)[::-1]
+    laterals = [conv(x) for conv, x in zip(head.lateral_convs, inputs[:-1], strict=True)]
+    for (_, _, guide), lateral in zip(reports, laterals[::-1], strict=True):
+        assert torch.equal(guide, lateral)
+
+
+def test_uper_fusion_resize_can_be_replaced(reports):
+    head = build(UpsampleUPerHead, 'uper', fusion_upsample_cfg=dict(type=Reports))
+    head(pyramid())
+    assert len(head.upsample_modules) == 3
+    assert [upsampler for upsampler, _, _ in reports] == list(head.fusion_upsample_modules)
+    assert len(reports) == 6
+
+
+def test_maskformer_guides_are_the_laterals(reports):
+    head = build(UpsampleMaskFormerHead, 'maskformer', upsample_cfg=dict(type=Reports))
+    inputs = pyramid((64, 96))
+    run(head, inputs)
+    decoder = head.pixel_decoder
+    assert [upsampler for upsampler, _, _ in reports] == list(decoder.upsample_modules)[::-1]
+    for (_, _, guide), level in zip(reports, (2, 1, 0), strict=True):
+        assert torch.equal(guide, decoder.lateral_convs[level](inputs[level]))
+
+
+def test_maskformer_keeps_the_projection_of_the_memory():
+    """The stock head makes it for its own decoder class only."""
+    stock = build(MaskFormerHead, 'maskformer')
+    ours = build(UpsampleMaskFormerHead, 'maskformer')
+    assert isinstance(stock.decoder_input_proj, torch.nn.Conv2d)
+    assert ours.decoder_input_proj.weight.shape == stock.decoder_input_proj.weight.shape
+
+
+def test_maskformer_refuses_other_decoders():
+    options = options_of('maskformer')
+    options.pixel_decoder = dict(
+        type='mmdet.TransformerEncoderPixelDecoder',
+        encoder=dict(
+            num_layers=1,
+            layer_cfg=dict(
+                self_attn_cfg=dict(embed_dims=256, num_heads=8), ffn_cfg=dict(embed_dims=256)
+            ),
+        ),
+    )
+    with pytest.raises(ValueError, match='pixel_decoder must be of type PixelDecoder'):
+        UpsampleMaskFormerHead(**options)
+
+
+@pytest.mark.parametrize('name', HEADS)
+def test_upsamplers_keep_their_own_initialisation(name):
+    """The head's scheme never reaches them, and the default is DySample."""
+    head = build(HEADS[name][0], name)
+    upsamplers = [m for m in head.modules() if isinstance(m, DySample)]
+    assert len(upsamplers) == (6 if name == 'segformer' else 3)
+    for upsampler in upsamplers:
+        assert upsampler.offset.weight.std().item() == pytest.approx(0.001, rel=0.3)
+        assert not upsampler.offset.bias.any()
+
+
+@pytest.mark.parametrize('name', HEADS)
+@pytest.mark.parametrize('upsampler', ['dysample_plus', 'fade'])
+def test_every_parameter_gets_a_gradient(name, upsampler):
+    """Also at odd sizes; an unused parameter would stop distributed training."""
+    head = build(HEADS[name][0], name, upsample_cfg=upsampler).train()
+    outs = run(head, pyramid((33, 47)))
+    sum((out * torch.randn_like(out)).sum() for out in outs).backward()
+    idle = [key for key, parameter in head.named_parameters() if parameter.grad is None]
+    assert not idle
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        'segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py',
+        'upernet/upernet_r50_4xb4-80k_ade20k-512x512.py',
+        MASKFORMER,
+    ],
+)
+@pytest.mark.parametrize('upsampler', ['dysample_s_plus', 'carafe'])
+def test_published_state_dicts_load(config, upsampler):
+    """Whole models of mmseg's configs; only the upsamplers are missing."""
+    stock = get_config(f'mmseg::{config}').model
+    stock.backbone.init_cfg = stock.pretrained = None
+    ours = get_config(f'mmseg::{config}').model
+    ours.backbone.init_cfg = ours.pretrained = None
+    ours.decode_head.type = f'Upsample{stock.decode_head.type}'
+    ours.decode_head.upsample_cfg = dict(type=upsampler)
+    ours, stock = MODELS.build(ours), MODELS.build(stock)
+    own = {key for key in ours.state_dict() if 'upsample_modules' in key}
+    assert own
+    assert set(load_stock(ours, stock)) == own
+
+
+@pytest.mark.parametrize('upsampler', ['fade', 'sapa_b', 'indexnet', 'dysample'])
+def test_trains_on_an_odd_image(upsampler):
+    """An image of 513 x 769 leaves levels of 129 x 193, 65 x 97, 33 x 49 and 17 x 25."""
+    config = MODELS.build(
+        dict(
+            type='EncoderDecoder',
+            data_preprocessor=dict(type='SegDataPreProcessor', size=(513, 769)),
+            backbone=dict(type='ResNetV1c', depth=18, stem_channels=8, base_channels=8),
+            decode_head=dict(
+                OPTIONS,
+                type='UpsampleSegformerHead',
+                in_channels=[8, 16, 32, 64],
+                upsample_cfg=upsampler,
+                norm_cfg=dict(type='BN'),
+            ),
+        )
+    )
+    label = PixelData(data=torch.randint(0, 5, (1, 513, 769)))
+    data = dict(
+        inputs=[torch.randint(0, 256, (3, 513, 769), dtype=torch.uint8)],
+        data_samples=[SegDataSample(gt_sem_seg=label)],
+    )
+    losses = config(**config.data_preprocessor(data, training=True), mode='loss')
+    losses['decode.loss_ce'].backward()
+    for parameter in config.decode_head.upsample_modules.parameters():
+        assert parameter.grad.isfinite().all()
