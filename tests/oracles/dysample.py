@@ -7,6 +7,56 @@ import torch
 import torch.nn.functional as F
 
 
+def random_case(
+    device='cpu',
+    dtype=torch.float32,
+    *,
+    batch=1,
+    share=2,
+    groups=2,
+    height=4,
+    width=5,
+    cut=(0, 0),
+    style='lp',
+    scale_factor=2,
+    dynamic=False,
+    init='bilinear',
+    reach=2.0,
+    x_format=torch.contiguous_format,
+    offset_format=torch.contiguous_format,
+    seed=0,
+):
+    """Random arguments of `dysample`, and an upstream gradient for its result."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape, scale=1.0, like=dtype, memory_format=torch.contiguous_format):
+        values = torch.randn(shape, generator=generator) * scale
+        return values.to(device, like, memory_format=memory_format)
+
+    s = scale_factor
+    size = (s * height - cut[0] % s, s * width - cut[1] % s)
+    shape = (
+        (2 * groups * s * s, height, width)
+        if style == 'lp'
+        else (2 * groups, s * height, s * width)
+    )
+    tensors = dict(
+        x=draw(batch, share * groups, height, width, memory_format=x_format),
+        offset=draw(batch, *shape, scale=reach, like=torch.float32, memory_format=offset_format),
+        scope=draw(batch, *shape, like=torch.float32) if dynamic else None,
+    )
+    options = dict(
+        scale_factor=s,
+        groups=groups,
+        style=style,
+        scope_factor=0.5 if dynamic else 0.25,
+        init=init,
+        size=size,
+    )
+    grad = draw(batch, share * groups, *size, memory_format=x_format)
+    return tensors, options, grad
+
+
 def dysample_loops(
     x, offset, scope, *, scale_factor, groups, style, scope_factor, init, size, grad=None
 ):
@@ -16,7 +66,9 @@ def dysample_loops(
 
     Returns the result, or with ``grad`` a dict of ``out x offset scope``; all float64 tensors.
     """
-    x, offset, grad = (None if t is None else t.detach().double().numpy() for t in (x, offset, grad))
+    x, offset, grad = (
+        None if t is None else t.detach().double().numpy() for t in (x, offset, grad)
+    )
     scope = None if scope is None else scope.detach().double().numpy()
     s, (n, channels, height, width) = scale_factor, x.shape
     share = channels // groups
@@ -46,7 +98,12 @@ def dysample_loops(
             gates.append(gate)
         (x0, y0), (x1, y1), (u, v) = lows, highs, weights
         block = slice(g * share, (g + 1) * share)
-        nw, ne, sw, se = x[b, block, y0, x0], x[b, block, y0, x1], x[b, block, y1, x0], x[b, block, y1, x1]
+        nw, ne, sw, se = (
+            x[b, block, y0, x0],
+            x[b, block, y0, x1],
+            x[b, block, y1, x0],
+            x[b, block, y1, x1],
+        )
         out[b, block, Y, X] = (nw * (1 - u) + ne * u) * (1 - v) + (sw * (1 - u) + se * u) * v
         if grad is None:
             continue
@@ -79,7 +136,7 @@ def published_sampling(x, displacement, groups, scale_factor):
 
     ``displacement`` is offset times scope plus initial position, ``(N, 2 * G * s * s, H, W)``.
     """
-    n, channels, height, width = x.shape
+    n, _, height, width = x.shape
     dtype, device = displacement.dtype, x.device
     offset = displacement.reshape(n, 2, -1, height, width)
     rows, columns = torch.arange(height) + 0.5, torch.arange(width) + 0.5

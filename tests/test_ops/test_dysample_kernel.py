@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from oracles.dysample import dysample_loops
+from oracles.dysample import dysample_loops, random_case
 
 from mmdysample.ops import dysample
 from mmdysample.ops.backend import HAS_TRITON
@@ -18,54 +18,7 @@ binding = import_module('mmdysample.ops.dysample.binding') if HAS_TRITON else No
 
 # Rounding of results to their dtype, relative; the interpreter cuts bfloat16 instead of rounding.
 ROUNDING = {torch.float32: 2e-6, torch.float16: 2**-11, torch.bfloat16: 2**-7}
-OPTIONS = ('scale_factor', 'groups', 'style', 'scope_factor', 'init', 'size')
 FORMATS = (torch.contiguous_format, torch.channels_last)
-
-
-def random_case(
-    device='cpu',
-    dtype=torch.float32,
-    *,
-    batch=1,
-    share=2,
-    groups=2,
-    height=4,
-    width=5,
-    cut=(0, 0),
-    style='lp',
-    scale_factor=2,
-    dynamic=False,
-    init='bilinear',
-    reach=2.0,
-    x_format=torch.contiguous_format,
-    offset_format=torch.contiguous_format,
-    seed=0,
-):
-    """Random arguments of `dysample`, and an upstream gradient for its result."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape, scale=1.0, like=dtype, memory_format=torch.contiguous_format):
-        values = torch.randn(shape, generator=generator) * scale
-        return values.to(device, like, memory_format=memory_format)
-
-    s = scale_factor
-    size = (s * height - cut[0] % s, s * width - cut[1] % s)
-    shape = (2 * groups * s * s, height, width) if style == 'lp' else (2 * groups, s * height, s * width)
-    tensors = dict(
-        x=draw(batch, share * groups, height, width, memory_format=x_format),
-        offset=draw(batch, *shape, scale=reach, like=torch.float32, memory_format=offset_format),
-        scope=draw(batch, *shape, like=torch.float32) if dynamic else None,
-    )
-    options = dict(
-        scale_factor=s,
-        groups=groups,
-        style=style,
-        scope_factor=0.5 if dynamic else 0.25,
-        init=init,
-        size=size,
-    )
-    grad = draw(batch, share * groups, *size, memory_format=x_format)
-    return tensors, options, grad
 
 
 def run(tensors, options, grad, backend='triton'):
@@ -128,3 +81,137 @@ def test_kernels_match_the_loops(dtype, device, case, tile):
     assert_close(actual, expected, dtype)
     assert actual['out'].dtype == actual['x'].dtype == dtype
     assert actual['out'].is_contiguous(memory_format=case.get('x_format', FORMATS[0]))
+
+
+@pytest.mark.parametrize('x_format', FORMATS)
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf'), 3e38])
+def test_wild_offsets_stay_within_the_map_and_nan_within_its_pixel(device, value, x_format):
+    tensors, options, grad = random_case(device, x_format=x_format, batch=2, share=3)
+    tensors['offset'][1, 0, 2, 3] = value  # x component, group 0, sub-position (0, 0)
+    actual = run(tensors, options, grad)['out']
+    clean = dysample(**tensors | {'offset': tensors['offset'].nan_to_num(0, 0, 0)}, **options)
+    hit = torch.zeros_like(actual, dtype=torch.bool)
+    hit[1, :3, 4, 6] = True
+    torch.testing.assert_close(actual[~hit], clean[~hit], atol=1e-5, rtol=0)
+    if value != value:
+        assert actual[hit].isnan().all()
+    else:
+        expected = dysample_loops(**tensors, **options)[hit.cpu()]
+        torch.testing.assert_close(actual[hit].double().cpu(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize('side', [0, 1])
+@pytest.mark.parametrize('axis', [0, 1])
+def test_no_gradient_exactly_on_the_border(device, axis, side):
+    tensors, options, grad = random_case(device, style='pl', groups=1, init='nearest', reach=0.0)
+    options['scope_factor'] = 1.0
+    actual = run(tensors, options, grad)['offset'][0, axis]
+    border = actual.select(1 - axis, -side)  # pixels 0 and 1 lie at 0, the last two at length - 1
+    assert (border == 0).all()
+    inner = actual.narrow(1 - axis, 2, actual.shape[1 - axis] - 4)
+    assert (inner != 0).all()
+
+
+def test_positions_are_exact_at_any_width(device, monkeypatch):
+    monkeypatch.setattr(binding, 'choose_tile', lambda *_: binding.Tile(2, 2048, 4))
+    width = 8192
+    x = torch.zeros(1, 1, 1, width, device=device)
+    x[..., -3] = 1.0
+    offset = torch.full((1, 2, 1, 2 * width), 2**-12, device=device).repeat(1, 1, 2, 1)
+    out = dysample(
+        x, offset, groups=1, style='pl', scope_factor=1.0, init='nearest', backend='triton'
+    )
+    torch.testing.assert_close(
+        out[0, 0, 0, -8:].cpu(),
+        torch.tensor([2**-12] * 2 + [1 - 2**-12] * 2 + [0.0] * 4),
+        atol=0,
+        rtol=0,
+    )
+
+
+def test_maps_beyond_int32_are_indexed_in_int64(device, monkeypatch):
+    tensors, options, grad = random_case(device, dynamic=True, batch=2)
+    narrow = run(tensors, options, grad)
+    monkeypatch.setattr(binding, 'INT32_ELEMENTS', 0)
+    for name, value in run(tensors, options, grad).items():
+        torch.testing.assert_close(value, narrow[name], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs 12 GB on a GPU')
+@pytest.mark.parametrize('x_format', FORMATS)
+def test_a_result_of_more_than_two_to_the_31_elements(x_format):
+    x = torch.randn(1, 64, 2900, 2900, dtype=torch.float16, device='cuda')
+    x = x.to(memory_format=x_format)
+    offset = torch.randn(1, 2, 5800, 5800, device='cuda')
+    options = dict(groups=1, style='pl')
+    out = dysample(x, offset, **options, backend='triton')
+    assert out.numel() > 2**31
+    expected = dysample(x[:, -2:], offset, **options, backend='torch')
+    torch.testing.assert_close(out[:, -2:], expected, atol=5e-3, rtol=2**-10)
+
+
+@pytest.mark.parametrize('style', ['lp', 'pl'])
+def test_odd_inputs(device, style):
+    """Holes and overlaps in the inputs, an empty batch, gradients that nobody wants."""
+    tensors, options, grad = random_case(device, style=style, dynamic=True, share=3)
+    expected = run(tensors, options, grad)
+    holed = {k: torch.stack((t, t), dim=-1)[..., 0] for k, t in tensors.items()}
+    for name, value in run(holed, options, grad.expand(2, *grad.shape)[1]).items():
+        torch.testing.assert_close(value, expected[name], atol=1e-5, rtol=1e-5)
+    empty = {k: t[:0] for k, t in tensors.items()}
+    assert run(empty, options, grad[:0])['x'].shape == empty['x'].shape
+    for wanted in tensors:
+        leaves = tensors | {wanted: tensors[wanted].clone().requires_grad_()}
+        dysample(**leaves, **options, backend='triton').backward(grad)
+        torch.testing.assert_close(leaves[wanted].grad, expected[wanted], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('x_format', FORMATS)
+def test_deterministic_mode(device, x_format, monkeypatch):
+    tensors, options, grad = random_case(
+        device, dynamic=True, batch=2, x_format=x_format, reach=9.0
+    )
+    usual = run(tensors, options, grad)
+    used = []
+    original = binding._add_in_order
+    monkeypatch.setattr(binding, '_add_in_order', lambda *a: used.append(a) or original(*a))
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, second = (run(tensors, options, grad) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert len(used) == 2
+    for name, value in first.items():
+        assert torch.equal(value, second[name])
+        torch.testing.assert_close(value, usual[name], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('dynamic', [False, True])
+def test_operators_keep_their_contract(device, dynamic):
+    """Schema, fake implementation, autograd registration and symbolic shapes, by PyTorch's test."""
+    tensors, options, grad = random_case(device, dynamic=dynamic, groups=1)
+    leaves = [None if t is None else t.requires_grad_() for t in tensors.values()]
+    height, width = options.pop('size')
+    torch.library.opcheck(binding.dysample_triton, (*leaves, *options.values(), height, width))
+    plain = [None if t is None else t.detach() for t in leaves]
+    torch.library.opcheck(
+        binding.dysample_triton_backward, (grad, *plain, *options.values(), True, True)
+    )
+
+
+def test_nothing_of_output_size_is_kept(device):
+    tensors, options, _ = random_case(device, dynamic=True, share=9)
+    leaves = {k: t.requires_grad_() for k, t in tensors.items()}
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        dysample(**leaves, **options, backend='triton')
+    assert {t.data_ptr() for t in kept} == {t.data_ptr() for t in tensors.values()}
+
+
+def test_autocast_leaves_the_operator_alone(device):
+    tensors, options, grad = random_case(device, torch.bfloat16)
+    plain = run(tensors, options, grad)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        cast = run(tensors, options, grad)
+    for name in ('out', 'offset'):
+        assert torch.equal(cast[name], plain[name])

@@ -7,11 +7,11 @@ import types
 
 import pytest
 import torch
+from oracles.reassembly import reassemble_oracle, similarity_oracle
 from torch.autograd import gradcheck, gradgradcheck
 
 from mmdysample.ops import reassemble, reassembly, window_similarity
 from mmdysample.ops.reassembly import mmcv_carafe, reference
-from tests.oracles.reassembly import reassemble_oracle, similarity_oracle
 
 # (N, C, H, W), kernel_size, groups, scale_factor, why
 GEOMETRIES = [

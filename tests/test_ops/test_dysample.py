@@ -1,0 +1,189 @@
+"""DySample's sampling on PyTorch operators, against float64 loops and the published formulation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from oracles.dysample import dysample_loops, published_sampling, random_case
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmdysample.ops import dysample
+
+FORMATS = (torch.contiguous_format, torch.channels_last)  # each has an implementation of its own
+
+
+def run(tensors, options, grad):
+    leaves = {k: None if t is None else t.clone().requires_grad_() for k, t in tensors.items()}
+    out = dysample(**leaves, **options, backend='torch')
+    out.backward(grad)
+    return {'out': out.detach(), **{k: None if t is None else t.grad for k, t in leaves.items()}}
+
+
+@pytest.mark.parametrize('x_format', FORMATS)
+@settings(max_examples=60)
+@given(
+    case=st.fixed_dictionaries(
+        dict(
+            batch=st.integers(1, 2),
+            share=st.integers(1, 5),
+            groups=st.integers(1, 4),
+            height=st.integers(1, 6),
+            width=st.integers(1, 7),
+            cut=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+            style=st.sampled_from(['lp', 'pl']),
+            scale_factor=st.integers(2, 4),
+            dynamic=st.booleans(),
+            init=st.sampled_from(['bilinear', 'nearest']),
+            reach=st.sampled_from([0.0, 0.5, 4.0, 1e4]),
+            offset_format=st.sampled_from(FORMATS),
+            seed=st.integers(0, 2**16),
+        )
+    )
+)
+@example(case=dict(height=1, width=1, dynamic=True))
+@example(case=dict(height=1, width=7, reach=0.0))
+@example(case=dict(width=4096, height=1, share=1, groups=1))
+def test_float64_matches_the_loops(x_format, case):
+    tensors, options, grad = random_case(dtype=torch.float64, x_format=x_format, **case)
+    if case.get('reach') == 0.0:
+        # 0.25 px of an offset of 0 is on the border; rounding of its unit decides which side.
+        tensors['offset'].fill_(1e-3)
+    tensors = {k: None if t is None else t.double() for k, t in tensors.items()}
+    expected = dysample_loops(**tensors, **options, grad=grad)
+    for name, value in run(tensors, options, grad).items():
+        if value is not None:
+            torch.testing.assert_close(value, expected[name], atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize('x_format', FORMATS)
+@pytest.mark.parametrize('style', ['lp', 'pl'])
+@pytest.mark.parametrize('dynamic', [False, True])
+def test_gradcheck(x_format, style, dynamic):
+    tensors, options, _ = random_case(
+        dtype=torch.float64, style=style, dynamic=dynamic, cut=(1, 1), x_format=x_format
+    )
+    leaves = [None if t is None else t.double().requires_grad_() for t in tensors.values()]
+    assert torch.autograd.gradcheck(lambda *t: dysample(*t, **options, backend='torch'), leaves)
+
+
+@pytest.mark.parametrize('x_format', FORMATS)
+def test_matches_the_published_formulation(x_format):
+    tensors, options, _ = random_case(height=9, width=8, x_format=x_format)
+    s, groups = options['scale_factor'], options['groups']
+    sub = (torch.arange(s) - (s - 1) / 2) / s
+    initial = torch.stack((sub.expand(s, s), sub[:, None].expand(s, s)))
+    initial = initial[:, None].expand(2, groups, s, s).reshape(1, -1, 1, 1)
+    expected = published_sampling(
+        tensors['x'], tensors['offset'] * options['scope_factor'] + initial, groups, s
+    )
+    actual = dysample(**tensors, **options, backend='torch')
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize('x_format', FORMATS)
+@pytest.mark.parametrize('side', [0, 1])
+@pytest.mark.parametrize('axis', [0, 1])
+def test_no_gradient_exactly_on_the_border(axis, side, x_format):
+    tensors, options, grad = random_case(
+        style='pl', groups=1, init='nearest', reach=0.0, x_format=x_format
+    )
+    actual = run(tensors, options, grad)['offset'][0, axis]
+    assert (actual.select(1 - axis, -side) == 0).all()
+    assert (actual.narrow(1 - axis, 2, actual.shape[1 - axis] - 4) != 0).all()
+
+
+@pytest.mark.parametrize('x_format', FORMATS)
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf'), 3e38])
+def test_wild_offsets_stay_within_the_map_and_nan_within_its_pixel(value, x_format):
+    tensors, options, _ = random_case(x_format=x_format, batch=2, share=3)
+    clean = dysample(**tensors, **options, backend='torch')
+    tensors['offset'][1, 0, 2, 3] = value
+    actual = dysample(**tensors, **options, backend='torch')
+    hit = torch.zeros_like(actual, dtype=torch.bool)
+    hit[1, :3, 4, 6] = True
+    torch.testing.assert_close(actual[~hit], clean[~hit])
+    if value != value:
+        assert actual[hit].isnan().all()
+    else:
+        expected = dysample_loops(**tensors, **options)[hit]
+        torch.testing.assert_close(actual[hit].double(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize('x_format', FORMATS)
+@pytest.mark.parametrize('width', [1024, 2048, 4096])
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_features_cost_no_more_than_their_rounding(dtype, width, x_format):
+    """Against float64 on the same weights and the features before rounding.
+
+    Bound: rounding of a feature (the result is a mean of features) plus rounding of the result,
+    plus a position right to ``width * 2**-23`` pixels times the steepest slope.
+    """
+    tensors, options, _ = random_case(height=2, width=width, groups=1, x_format=x_format)
+    exact = dysample(
+        **{k: t if t is None else t.double() for k, t in tensors.items()},
+        **options,
+        backend='torch',
+    )
+    rounded = tensors | {'x': tensors['x'].to(dtype)}
+    actual = dysample(**rounded, **options, backend='torch')
+    assert actual.dtype == dtype
+    unit = torch.finfo(dtype).eps / 2
+    largest = tensors['x'].abs().max()
+    bound = 2 * unit * largest + width * 2**-23 * 2 * largest
+    error = (actual.double() - exact).abs().max()
+    assert error <= bound
+
+    sub = torch.tensor([-0.25, 0.25])
+    initial = torch.stack((sub.expand(2, 2), sub[:, None].expand(2, 2))).reshape(1, -1, 1, 1)
+    displacement = tensors['offset'] * options['scope_factor'] + initial
+    in_half = published_sampling(rounded['x'], displacement.to(dtype), 1, 2)
+    error_in_half = (in_half.double() - exact).abs().max()
+    assert error_in_half > 20 * bound  # pixels next to each other fall on one coordinate
+
+
+def test_channels_last_stays_channels_last():
+    tensors, options, _ = random_case(x_format=torch.channels_last)
+    assert dysample(**tensors, **options).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_integers_and_other_shapes_are_refused():
+    tensors, options, _ = random_case()
+    x, offset = tensors['x'], tensors['offset']
+    with pytest.raises(TypeError, match=r'offset must be floating point, got torch\.int64'):
+        dysample(x, offset.long(), **options)
+    with pytest.raises(ValueError, match=r'offset must be of shape \(1, 16, 4, 5\).* got'):
+        dysample(x, offset[:, 1:], **options)
+    with pytest.raises(ValueError, match=r'scope must be of shape .* got \(1, 16, 4, 4\)'):
+        dysample(x, offset, offset[..., 1:], **options)
+    with pytest.raises(ValueError, match='groups must divide the 4 channels of x, got 3'):
+        dysample(x, offset, **options | {'groups': 3})
+    with pytest.raises(ValueError, match=r"backend must be one of .* got 'cuda'"):
+        dysample(x, offset, **options, backend='cuda')
+
+
+def test_nothing_is_made_on_the_host():
+    """On a device other than the CPU, no operator of a call touches a CPU tensor."""
+
+    class Devices(TorchDispatchMode):
+        seen: set[str] = set()
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **kwargs or {})
+            for value in (*args, *(kwargs or {}).values(), result):
+                if isinstance(value, torch.Tensor):
+                    self.seen.add(value.device.type)
+            return result
+
+    tensors, options, _ = random_case('meta', dynamic=True)
+    with Devices() as devices:
+        dysample(**tensors, **options, backend='torch')
+    assert devices.seen == {'meta'}
+
+
+def test_zero_offsets_are_bilinear_interpolation():
+    tensors, options, _ = random_case(reach=0.0, height=6, width=7)
+    expected = F.interpolate(tensors['x'], scale_factor=2, mode='bilinear', align_corners=False)
+    torch.testing.assert_close(dysample(**tensors, **options), expected, atol=1e-5, rtol=0)

@@ -1,0 +1,144 @@
+"""The DySample module under PyTorch's machinery: compilers, exporters, copies, processes."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mmdysample import DySample
+from mmdysample.ops.backend import HAS_TRITON
+
+BACKENDS = [
+    'torch',
+    pytest.param('triton', marks=pytest.mark.skipif(not HAS_TRITON, reason='needs triton')),
+]
+
+
+def make_module(style='lp', backend='auto', **kwargs) -> DySample:
+    up = DySample(8, groups=2, style=style, dyscope=True, backend=backend, **kwargs)
+    nn.init.normal_(up.offset.weight)
+    nn.init.normal_(up.scope.weight)
+    return up
+
+
+def gradients(module, x):
+    x = x.clone().requires_grad_()
+    out = module(x)
+    out.square().sum().backward()
+    grads = [p.grad.clone() for p in module.parameters()]
+    module.zero_grad()
+    return [out.detach(), x.grad, *grads]
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('style', ['lp', 'pl'])
+def test_compile_in_one_graph_with_dynamic_shapes(device, style, backend):
+    torch._dynamo.reset()
+    up = make_module(style, backend).to(device)
+    compiled = torch.compile(up, backend='aot_eager', fullgraph=True, dynamic=True)
+    for shape in ((1, 8, 4, 5), (2, 8, 3, 4)):
+        x = torch.randn(shape, device=device)
+        torch.testing.assert_close(gradients(compiled, x), gradients(up, x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_inductor(device):
+    torch._dynamo.reset()
+    up = make_module('pl').to(device)
+    x = torch.randn(2, 8, 4, 5, device=device)
+    compiled = torch.compile(up, fullgraph=True)
+    torch.testing.assert_close(gradients(compiled, x), gradients(up, x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('style', ['lp', 'pl'])
+def test_export_with_dynamic_height_and_width(device, style, backend):
+    up = make_module(style, backend).to(device).eval()
+    height, width = torch.export.Dim('height', min=2), torch.export.Dim('width', min=2)
+    program = torch.export.export(
+        up,
+        (torch.randn(1, 8, 4, 5, device=device),),
+        dynamic_shapes={'x': {2: height, 3: width}, 'guide': None, 'size': None},
+    )
+    x = torch.randn(1, 8, 6, 3, device=device)
+    torch.testing.assert_close(program.module()(x), up(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('style', ['lp', 'pl'])
+def test_trace_follows_the_input_size(style, memory_format):
+    up = make_module(style).eval()
+    example = torch.randn(1, 8, 4, 5).to(memory_format=memory_format)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', torch.jit.TracerWarning)
+        traced = torch.jit.trace(up, example)
+    x = torch.randn(2, 8, 7, 3).to(memory_format=memory_format)
+    torch.testing.assert_close(traced(x), up(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('clone', [copy.deepcopy, lambda up: pickle.loads(pickle.dumps(up))])
+def test_copies_are_equal_and_independent(clone):
+    up = make_module(backend='torch')
+    twin = clone(up)
+    x = torch.randn(1, 8, 4, 4)
+    assert torch.equal(twin(x), up(x))
+    assert twin.backend == 'torch'
+    nn.init.zeros_(twin.offset.weight)
+    assert not torch.equal(twin(x), up(x))
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('style', ['lp', 'pl'])
+def test_a_half_precision_module_keeps_its_positions(dtype, style):
+    """Under autocast as in a converted module: against float64 on the same rounded weights."""
+    up = make_module(style)
+    for parameter in up.parameters():
+        parameter.data = parameter.data.to(dtype).float()
+    x = torch.randn(1, 8, 4, 1024).to(dtype)
+    with torch.no_grad():
+        exact = copy.deepcopy(up).double()(x.double())
+        with torch.autocast('cpu', dtype=dtype):
+            mixed = up(x)
+        converted = copy.deepcopy(up).to(dtype)(x)
+    # Rounding of the result, and of positions (1024 px in float32) times the steepest slope.
+    bound = torch.finfo(dtype).eps / 2 * exact.abs() + 1024 * 2**-22 * 2 * x.abs().max()
+    for out in (mixed, converted):
+        assert out.dtype == dtype
+        assert ((out.double() - exact).abs() <= bound).all()
+
+
+def _train_one_process(rank: int, folder: str, backend: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2
+    )
+    torch.manual_seed(0)
+    up = make_module(backend=backend)
+    x = torch.randn(2, 8, 3, 4)
+    parallel = DistributedDataParallel(up)
+    for _ in range(2):  # a parameter without gradient would be reported in the second round
+        parallel.zero_grad()
+        parallel(x[rank : rank + 1]).square().sum().backward()
+    torch.save([p.grad for p in up.parameters()], f'{folder}/{rank}.pt')
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_two_processes_average_their_gradients(tmp_path, device, backend):
+    if backend == 'triton' and device.type == 'cuda':
+        pytest.skip('gloo and the CPU: the kernel is for the GPU here')
+    mp.spawn(_train_one_process, (str(tmp_path), backend), nprocs=2)
+    first, second = (torch.load(tmp_path / f'{rank}.pt') for rank in range(2))
+    torch.manual_seed(0)
+    up = make_module(backend='torch')
+    _, _, *whole = gradients(up, torch.randn(2, 8, 3, 4))
+    for a, b, expected in zip(first, second, whole, strict=True):
+        assert torch.equal(a, b)
+        torch.testing.assert_close(2 * a, expected, atol=1e-4, rtol=1e-4)
