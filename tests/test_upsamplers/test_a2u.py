@@ -1,0 +1,67 @@
+"""A2U's per-sample filters, its unused projection and counts."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from mmdysample import build_upsampler
+
+UNUSED = {'kernel_gen.bconv_DP.1.weight', 'kernel_gen.bconv_DP.1.bias'}
+
+
+def test_samples_do_not_see_each_other():
+    up = build_upsampler('a2u', 8, guide_channels=32)
+    x, guide = torch.randn(3, 8, 4, 5), torch.randn(3, 32, 8, 10)
+    together = up(x, guide)
+    apart = torch.cat([up(x[i : i + 1], guide[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(together, apart)
+
+
+def test_weights_of_a_kernel_differ_by_a_factor_of_e_at_most():
+    up = build_upsampler('a2u', 32)
+    kernels = up.kernel_gen(100 * torch.randn(1, 32, 6, 8))
+    torch.testing.assert_close(kernels.sum(1), torch.ones(1, 6, 8))
+    ratio = kernels.amax(1) / kernels.amin(1)
+    assert 1.01 < ratio.max() <= torch.e + 1e-5
+
+
+def test_unused_projection_is_counted_and_loaded_but_not_trained():
+    up = build_upsampler('a2u', 256)
+    projection = 36 * 256 + 36
+    used = 4 * 256 + projection + 2 * (256 + 1)
+    assert sum(p.numel() for p in up.parameters()) == used + projection == 20_042
+    assert {name for name, p in up.named_parameters() if not p.requires_grad} == UNUSED
+    assert set(up.state_dict()) >= UNUSED
+
+
+def test_without_the_unused_projection(caplog):
+    kept = build_upsampler('a2u', 32)
+    lean = build_upsampler(dict(type='a2u', keep_downsampling=False), 32)
+    assert set(kept.state_dict()) - set(lean.state_dict()) == UNUSED
+    state = kept.state_dict()
+    with caplog.at_level(logging.INFO, 'mmdysample'):
+        lean.load_state_dict(state, strict=True)
+    assert all(name in caplog.text for name in UNUSED)
+    assert set(state) == set(kept.state_dict())  # the caller's dict is left alone
+    x, guide = torch.randn(1, 32, 4, 5), torch.randn(1, 32, 8, 10)
+    assert torch.equal(lean(x, guide), kept(x, guide))
+    count = sum(
+        p.numel()
+        for p in build_upsampler(dict(type='a2u', keep_downsampling=False), 256).parameters()
+    )
+    assert count == 10_790
+
+
+def test_macs_at_256_channels():
+    up = build_upsampler('a2u', 256)
+    pooled = 36 * 256 + 2 * 36 * 256
+    per_pixel = 2 * 36 * 256 + 256 + 36 + 4 * 9 * 256
+    assert up.macs(5, 7) == per_pixel * 5 * 7 + pooled
+
+
+def test_refuses_a_guide_that_cannot_be_normalised():
+    with pytest.raises(ValueError, match='guide_channels must be a multiple of 32, got 48'):
+        build_upsampler('a2u', 32, guide_channels=48)

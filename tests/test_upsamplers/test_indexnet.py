@@ -1,0 +1,65 @@
+"""IndexNet's variants, statistics and counts."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmdysample import build_upsampler
+
+
+def build(**options):
+    return build_upsampler(dict(type='indexnet', **options), 12, guide_channels=16)
+
+
+@pytest.mark.parametrize('use_context', [False, True])
+@pytest.mark.parametrize('use_nonlinear', [False, True])
+def test_variants(use_context, use_nonlinear):
+    up = build(use_context=use_context, use_nonlinear=use_nonlinear).eval()
+    side = 4 if use_context else 2
+    shapes = {name: tuple(p.shape) for name, p in up.named_parameters()}
+    assert shapes == (
+        {
+            'indexnet.0.weight': (32, 16, side, side),
+            'indexnet.1.weight': (32,),
+            'indexnet.1.bias': (32,),
+            'indexnet.3.weight': (4, 32, 1, 1),
+        }
+        if use_nonlinear
+        else {'indexnet.weight': (4, 16, side, side)}
+    )
+    x, guide = torch.randn(2, 12, 3, 4), torch.randn(2, 16, 6, 8)
+    ratio = up(x, guide) / F.interpolate(x, scale_factor=2)
+    torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio))  # one map for all channels
+    assert ((ratio > 0) & (ratio < 1)).all()
+
+
+def test_receptive_field_follows_use_context():
+    guide = torch.randn(1, 16, 6, 8)
+    touched = guide.clone()
+    touched[:, :, 1, 1] += 1
+    for use_context, parents in ((False, 1), (True, 4)):
+        up = build(use_context=use_context, use_nonlinear=False)
+        x = torch.ones(1, 12, 3, 4)
+        changed = (up(x, guide) != up(x, touched))[0, 0]
+        assert F.max_pool2d(changed.float()[None], 2).sum() == parents
+
+
+def test_starts_as_the_published_network():
+    up = build_upsampler('indexnet', 32)
+    for convolution in (up.indexnet[0], up.indexnet[3]):
+        fan_out = convolution.out_channels * math.prod(convolution.kernel_size)
+        expected = math.sqrt(2 / fan_out)
+        assert convolution.weight.std().item() == pytest.approx(expected, rel=0.2)
+    assert (up.indexnet[1].weight == 1).all()
+    assert not up.indexnet[1].bias.any()
+
+
+def test_count_at_256_channels():
+    up = build_upsampler('indexnet', 256)
+    first, last = 256 * 512 * 16, 512 * 4
+    assert sum(p.numel() for p in up.parameters()) == first + 2 * 512 + last == 2_100_224
+    assert up.macs(5, 7) == (first + last + 4 * 256) * 5 * 7

@@ -1,0 +1,41 @@
+"""The sub-pixel convolution against MMCV's pack."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from mmdysample import build_upsampler
+
+
+@pytest.mark.parametrize('scale_factor', [2, 3])
+@pytest.mark.parametrize('kernel', [1, 3, 5])
+def test_takes_the_weights_of_mmcv(scale_factor, kernel):
+    upsample = pytest.importorskip('mmcv.cnn').build_upsample_layer
+    geometry = dict(scale_factor=scale_factor, upsample_kernel=kernel)
+    pack = upsample(dict(type='pixel_shuffle', in_channels=8, out_channels=8, **geometry))
+    up = build_upsampler(dict(type='pixel_shuffle', upsample_kernel=kernel), 8, scale_factor)
+    up.load_state_dict(pack.state_dict(), strict=True)
+    x = torch.randn(2, 8, 4, 5)
+    assert torch.equal(up(x), pack(x))
+
+
+def test_count_at_256_channels():
+    up = build_upsampler('pixel_shuffle', 256)
+    assert sum(p.numel() for p in up.parameters()) == 256 * 1024 * 9 + 1024 == 2_360_320
+    assert up.macs(5, 7) == 256 * 1024 * 9 * 5 * 7
+
+
+def test_starts_xavier_uniform():
+    up = build_upsampler('pixel_shuffle', 32)
+    bound = math.sqrt(6 / (9 * (32 + 128)))
+    assert 0.98 * bound < up.upsample_conv.weight.abs().max() <= bound
+    assert not up.upsample_conv.bias.any()
+
+
+@pytest.mark.parametrize('kernel', [0, 2, '3'])
+def test_refuses_even_kernels(kernel):
+    with pytest.raises(ValueError, match='upsample_kernel must be a positive odd integer, got'):
+        build_upsampler(dict(type='pixel_shuffle', upsample_kernel=kernel), 8)
