@@ -11,6 +11,7 @@ pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
+from mmengine.fileio import load
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
@@ -109,3 +110,18 @@ def test_config_trains_and_tests(path):
     evaluator.process(samples)
     results = evaluator.evaluate(len(samples))
     assert {'mIoU', 'bIoU'} <= set(results)
+
+
+@pytest.mark.parametrize('folder', ['segformer', 'upernet', 'maskformer', 'sem_fpn'])
+def test_metafile_lists_the_folder(folder):
+    models = load(ROOT / folder / 'metafile.yml')['Models']
+    assert sorted(model['Config'] for model in models) == [
+        f'configs/{folder}/{path.name}' for path in CONFIGS if path.parent.name == folder
+    ]
+    for model in models:
+        path = ROOT.parent / model['Config']
+        assert model['Name'] == path.stem
+        assert model['Metadata']['Upsampler'] == upsampler_in_name(path)
+        for result in model.get('Results', []):
+            assert result['Source'].startswith('https://')
+            assert set(result.get('Recalled', [])) <= set(result['Metrics'])
