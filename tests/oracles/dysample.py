@@ -1,10 +1,9 @@
-"""DySample's sampling from its description: float64 loops, and the published formulation."""
+"""DySample's sampling from its description, in float64 loops."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 
 def random_case(
@@ -129,29 +128,3 @@ def dysample_loops(
     if grad is None:
         return out
     return {'out': out, **{k: None if v is None else torch.from_numpy(v) for k, v in grads.items()}}
-
-
-def published_sampling(x, displacement, groups, scale_factor):
-    """The published code path: coordinates in the dtype of ``displacement``, made per call.
-
-    ``displacement`` is offset times scope plus initial position, ``(N, 2 * G * s * s, H, W)``.
-    """
-    n, _, height, width = x.shape
-    dtype, device = displacement.dtype, x.device
-    offset = displacement.reshape(n, 2, -1, height, width)
-    rows, columns = torch.arange(height) + 0.5, torch.arange(width) + 0.5
-    centres = torch.stack(torch.meshgrid(columns, rows, indexing='ij')).transpose(1, 2)
-    centres = centres[None, :, None].to(dtype).to(device, non_blocking=True)
-    extent = torch.tensor([width, height], dtype=dtype, device=device).view(1, 2, 1, 1, 1)
-    grid = 2 * (centres + offset) / extent - 1
-    grid = F.pixel_shuffle(grid.reshape(n, -1, height, width), scale_factor)
-    grid = grid.reshape(n, 2, -1, scale_factor * height, scale_factor * width)
-    grid = grid.permute(0, 2, 3, 4, 1).contiguous().flatten(0, 1)
-    sampled = F.grid_sample(
-        x.reshape(n * groups, -1, height, width),
-        grid,
-        mode='bilinear',
-        align_corners=False,
-        padding_mode='border',
-    )
-    return sampled.view(n, -1, scale_factor * height, scale_factor * width)

@@ -7,9 +7,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from oracles.dysample import dysample_loops, published_sampling, random_case
+from oracles.dysample import dysample_loops, random_case
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmdysample.analysis.formulations import (
+    gather_sampling,
+    initial_displacement,
+    published_sampling,
+)
 from mmdysample.ops import dysample
 
 FORMATS = (torch.contiguous_format, torch.channels_last)  # each has an implementation of its own
@@ -69,18 +74,19 @@ def test_gradcheck(x_format, style, dynamic):
     assert torch.autograd.gradcheck(lambda *t: dysample(*t, **options, backend='torch'), leaves)
 
 
+@pytest.mark.parametrize('formulation', [published_sampling, gather_sampling])
 @pytest.mark.parametrize('x_format', FORMATS)
-def test_matches_the_published_formulation(x_format):
+def test_other_formulations_agree(x_format, formulation):
     tensors, options, _ = random_case(height=9, width=8, x_format=x_format)
     s, groups = options['scale_factor'], options['groups']
-    sub = (torch.arange(s) - (s - 1) / 2) / s
-    initial = torch.stack((sub.expand(s, s), sub[:, None].expand(s, s)))
-    initial = initial[:, None].expand(2, groups, s, s).reshape(1, -1, 1, 1)
-    expected = published_sampling(
-        tensors['x'], tensors['offset'] * options['scope_factor'] + initial, groups, s
-    )
-    actual = dysample(**tensors, **options, backend='torch')
-    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
+    displacement = tensors['offset'] * options['scope_factor']
+    displacement = displacement + initial_displacement(groups, s, torch.device('cpu'))
+    expected = dysample_loops(**tensors, **options)
+    for actual in (
+        formulation(tensors['x'], displacement, groups, s),
+        dysample(**tensors, **options, backend='torch'),
+    ):
+        torch.testing.assert_close(actual.double(), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize('x_format', FORMATS)
@@ -136,9 +142,8 @@ def test_half_features_cost_no_more_than_their_rounding(dtype, width, x_format):
     error = (actual.double() - exact).abs().max()
     assert error <= bound
 
-    sub = torch.tensor([-0.25, 0.25])
-    initial = torch.stack((sub.expand(2, 2), sub[:, None].expand(2, 2))).reshape(1, -1, 1, 1)
-    displacement = tensors['offset'] * options['scope_factor'] + initial
+    displacement = tensors['offset'] * options['scope_factor']
+    displacement = displacement + initial_displacement(1, 2, torch.device('cpu'))
     in_half = published_sampling(rounded['x'], displacement.to(dtype), 1, 2)
     error_in_half = (in_half.double() - exact).abs().max()
     assert error_in_half > 20 * bound  # pixels next to each other fall on one coordinate
