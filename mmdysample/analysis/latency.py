@@ -137,7 +137,8 @@ def upsampler_contestants(
             steps = [(module, [x]) for x in features]
         else:
             steps = [(module, [x, g]) for x, g in zip(features, guides, strict=True)]
-        yield Contestant(name, steps, list(module.parameters()))
+        trained = [p for p in module.parameters() if p.requires_grad]
+        yield Contestant(name, steps, trained)
 
 
 def check(device: torch.device, dtype: torch.dtype) -> None:
