@@ -98,18 +98,19 @@ def boundary_areas(
             'prediction and label must be two (H, W) maps of one shape, '
             f'got {tuple(prediction.shape)} and {tuple(label.shape)}'
         )
-    nothing = num_classes
+    ignored = label == ignore_index
     maps = torch.stack([m.to(torch.int16) for m in (prediction, label)])  # fast to compare
-    maps.masked_fill_(label == ignore_index, nothing)
-    low, high = maps.aminmax()
-    if low < 0 or high > nothing:
+    low, high = maps.masked_fill(ignored, 0).aminmax()
+    if low < 0 or high >= num_classes:
         raise ValueError(
             f'classes must be 0..{num_classes - 1} or ignore_index={ignore_index}, '
             f'got values from {int(low)} to {int(high)}'
         )
+    nothing = num_classes
+    maps.masked_fill_(ignored, nothing)
     band = boundary_band(maps, boundary_distance(label.shape, dilation_ratio))
     maps.masked_fill_(~band, nothing)
-    pairs = maps[0].long() * (num_classes + 1) + maps[1]
+    pairs = maps[0].int().mul_(num_classes + 1).add_(maps[1])
     confusion = torch.bincount(pairs.flatten(), minlength=(num_classes + 1) ** 2)
     confusion = confusion.view(num_classes + 1, num_classes + 1)
     areas = torch.stack((confusion.diagonal(), confusion.sum(1), confusion.sum(0)))

@@ -147,7 +147,7 @@ def test_builds_from_a_config_beside_iou_metric():
     [
         (torch.zeros(4, 4), torch.zeros(4, 5), 'one shape'),
         (torch.zeros(1, 4, 4), torch.zeros(1, 4, 4), 'one shape'),
-        (torch.zeros(4, 4), torch.full((4, 4), 9), 'classes must be 0..2'),
+        (torch.zeros(4, 4), torch.full((4, 4), 3), 'classes must be 0..2'),
         (torch.full((4, 4), -1), torch.zeros(4, 4), 'classes must be 0..2'),
     ],
 )
