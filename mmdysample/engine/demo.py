@@ -201,7 +201,7 @@ def demo(args: argparse.Namespace) -> None:
     report = write_report(
         args.work_dir,
         {part.name: (part.metrics(), part.scalars()) for part in parts},
-        dict(seed=args.seed, overrides=list(overrides), jobs=args.jobs, threads=args.threads),
+        dict(seed=args.seed, quick=args.quick, jobs=args.jobs, threads=args.threads),
     )
     pictures = save_overlays(
         dataset,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -65,7 +67,10 @@ def write_report(folder: Path, results: dict[str, tuple[dict, list[dict]]], sett
         | {'training_seconds': round(training_seconds(scalars), 1)}
         for name, (metrics, scalars) in results.items()
     }
-    record = dict(**provenance(), device=device_name(), settings=settings, results=rows)
+    command = shlex.join(['tools/demo.sh', *sys.argv[1:]])
+    record = dict(
+        provenance(), command=command, device=device_name(), settings=settings, results=rows
+    )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'comparison.json').write_text(json.dumps(record, indent=2) + '\n')
     path = folder / 'comparison.md'
@@ -77,14 +82,15 @@ def _markdown(rows: dict[str, dict], record: dict) -> str:
     header = ['upsampler', *COLUMNS, 'training time']
     lines = [f'| {" | ".join(header)} |', '|---' + '|---:' * (len(header) - 1) + '|']
     for name, row in rows.items():
-        cells = [f'{100 * row[column]:.1f}' for column in COLUMNS]
+        # The metric is -1 where there is no object of that size.
+        cells = [f'{100 * row[column]:.1f}' if row[column] >= 0 else '–' for column in COLUMNS]
         lines.append(f'| {name} | {" | ".join(cells)} | {row["training_seconds"] / 60:.1f} min |')
     versions = ', '.join(record['versions'].values())
-    settings = ', '.join(f'{key} {value}' for key, value in record['settings'].items() if value)
+    settings = ', '.join(f'{key} {value}' for key, value in record['settings'].items())
     lines += [
         '',
         f'Boxes on the validation scenes, in percent. `{record["command"]}` on '
-        f'{record["device"]}; {settings or "default settings"}; Python {record["python"]}, '
+        f'{record["device"]}; {settings}; Python {record["python"]}, '
         f'{versions}; revision {record["revision"] or "unknown"}.',
     ]
     return '\n'.join(lines) + '\n'

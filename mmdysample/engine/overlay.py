@@ -63,8 +63,10 @@ def _confident(instances: dict) -> list[tuple]:
 def _draw(pixels, title: str, boxes: list[tuple], scale: float, classes, palette) -> np.ndarray:
     """Draw boxes (bounds in unscaled pixels, label, score or None) and a title on a copy."""
     visualizer = Visualizer(image=pixels)
+    height, width = pixels.shape[:2]
     for bounds, label, score in boxes:
         corners = scale * np.asarray(bounds, dtype=float)
+        corners = corners.clip(0, [width - 1, height - 1] * 2)
         colour = tuple(palette[label])
         visualizer.draw_bboxes(corners, edge_colors=colour, line_widths=2)
         text = classes[label] if score is None else f'{classes[label]} {score:.2f}'
