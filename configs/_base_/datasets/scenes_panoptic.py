@@ -14,6 +14,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale_factor=1.0),  # box heads ask for the factor even if it is 1
     dict(type='LoadPanopticAnnotations'),
     dict(
         type='PackDetInputs',
