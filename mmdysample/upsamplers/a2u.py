@@ -123,6 +123,8 @@ def _pooled_projection(channels: int, cells: int, out_channels: int) -> nn.Seque
 
 def _filter_each(guide: Tensor, filters: Tensor) -> Tensor:
     """Convolve all channels of sample ``n`` with the one filter ``filters[n]``, stride 2."""
-    samples = guide.transpose(0, 1)  # as channels, each a group of its own
-    out = F.conv2d(samples, filters, stride=2, padding=2, groups=guide.shape[0])
-    return out.transpose(0, 1)
+    n, channels = guide.shape[:2]
+    # Depth-wise over all samples at once: several times faster than a group per sample.
+    weight = filters.expand(n, channels, FILTER, FILTER).flatten(0, 1)[:, None]
+    out = F.conv2d(guide.flatten(0, 1)[None], weight, stride=2, padding=2, groups=n * channels)
+    return out.unflatten(1, (n, channels))[0]
