@@ -14,16 +14,21 @@ UpsampleCfg = str | Mapping[str, Any]
 
 
 def build_head_upsampler(
-    cfg: UpsampleCfg, channels: int, scale_factor: int = 2, align_corners: bool | None = None
+    cfg: UpsampleCfg,
+    channels: int,
+    scale_factor: int = 2,
+    align_corners: bool | None = None,
+    guide_channels: int | None = None,
 ) -> Upsampler:
     """Build an upsampler for a head; an interpolation follows the head's ``align_corners``.
 
     Args:
         cfg (str or dict): As for :func:`mmdysample.build_upsampler`.
-        channels (int): Channels of the feature and of its guide.
+        channels (int): Channels of the feature.
         scale_factor (int): Ratio of the two resolutions. Defaults to 2.
         align_corners (bool, optional): The head's option. It applies where ``cfg`` gives none and
             the mode has such an option. Defaults to None.
+        guide_channels (int, optional): Channels of the guide. Defaults to ``channels``.
 
     Returns:
         Upsampler: The module, initialised.
@@ -32,7 +37,7 @@ def build_head_upsampler(
         TypeError: If ``cfg`` has unknown keys.
         ValueError: If it names an unknown upsampler.
     """
-    upsampler = build_upsampler(cfg, channels, scale_factor)
+    upsampler = build_upsampler(cfg, channels, scale_factor, guide_channels)
     if (
         isinstance(upsampler, Interpolate)
         and upsampler.mode in ('bilinear', 'bicubic')

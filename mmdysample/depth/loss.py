@@ -1,0 +1,96 @@
+"""The scale-invariant log loss of DepthFormer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from mmseg.models.losses import SiLogLoss
+from mmseg.registry import MODELS
+from torch import Tensor
+
+_MEAN_WEIGHT = 0.15
+_WARM_UP_SHIFT = 0.1
+
+
+@MODELS.register_module()
+class SigLoss(SiLogLoss):
+    r"""Scale-invariant log loss over all valid pixels of a batch.
+
+    With :math:`g = \log d - \log d^*` it is :math:`\sqrt{\mathrm{var}(g) + 0.15\,\bar g^2}`, that
+    is, Eq. 5 of arXiv 2203.14211 with :math:`\lambda = 0.85`. mmseg's ``SiLogLoss`` differs: it
+    uses :math:`\lambda = 0.5` and averages over images. The variance is the population's, so that
+    one pixel is enough.
+
+    Pixels whose depth is not a positive finite number, or above ``max_depth``, have no influence;
+    a batch without any other gives zero.
+
+    Args:
+        max_depth (float, optional): Largest depth to learn from, in metres. Defaults to None.
+        warm_up_iters (int): For so many training steps only :math:`\sqrt{0.15}\,|\bar g|` counts,
+            with 0.1 m added to both depths: the toolbox's remedy where direct regression does not
+            start to learn (its value: 100). The count is saved with the weights.
+            Defaults to 0.
+        loss_weight (float): Factor of the loss. Defaults to 1.
+        eps (float): Predictions below it, in metres, count as it. Defaults to 1e-6.
+        loss_name (str): Defaults to ``'loss_depth'``.
+
+    Raises:
+        ValueError: If ``max_depth`` or ``warm_up_iters`` is out of range.
+    """
+
+    def __init__(
+        self,
+        max_depth: float | None = None,
+        warm_up_iters: int = 0,
+        loss_weight: float = 1.0,
+        eps: float = 1e-6,
+        loss_name: str = 'loss_depth',
+    ) -> None:
+        super().__init__(loss_weight=loss_weight, eps=eps, loss_name=loss_name)
+        if max_depth is not None and not max_depth > 0:
+            raise ValueError(f'max_depth must be positive or None, got {max_depth!r}')
+        if not isinstance(warm_up_iters, int) or warm_up_iters < 0:
+            raise ValueError(f'warm_up_iters must be an integer >= 0, got {warm_up_iters!r}')
+        self.max_depth = math.inf if max_depth is None else max_depth
+        self.warm_up_iters = warm_up_iters
+        if warm_up_iters:
+            self.register_buffer('steps', torch.zeros((), dtype=torch.long))
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            pred (Tensor): Predicted depth in metres.
+            target (Tensor): True depth in metres, of the same shape; zero where there is none.
+
+        Returns:
+            Tensor: A scalar.
+
+        Raises:
+            ValueError: If the shapes differ.
+        """
+        if pred.shape != target.shape:
+            raise ValueError(
+                f'pred and target must have one shape, got {tuple(pred.shape)} '
+                f'and {tuple(target.shape)}'
+            )
+        valid = (target > 0) & target.isfinite() & (target <= self.max_depth)
+        pred, target = pred[valid].clamp(min=self.eps), target[valid]
+        warming_up = self._step()
+        if not len(pred):
+            return pred.sum()  # zero, and in the graph
+        if warming_up:
+            gap = torch.log(pred + _WARM_UP_SHIFT) - torch.log(target + _WARM_UP_SHIFT)
+            return self.loss_weight * math.sqrt(_MEAN_WEIGHT) * gap.mean().abs()
+        gap = torch.log(pred) - torch.log(target)
+        squared = gap.var(correction=0) + _MEAN_WEIGHT * gap.mean() ** 2
+        # Below the bound the root's slope would be infinite, and 0 * inf is no gradient.
+        return self.loss_weight * squared.clamp(min=self.eps**2).sqrt()
+
+    def _step(self) -> bool:
+        """Whether to warm up; counts the steps of training until that is over."""
+        if not (self.training and self.warm_up_iters) or self.steps >= self.warm_up_iters:
+            return False
+        self.steps += 1
+        return True
