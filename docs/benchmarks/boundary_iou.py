@@ -6,12 +6,10 @@ Run from the repository root: python docs/benchmarks/boundary_iou.py
 from __future__ import annotations
 
 import json
-import platform
 import time
 from pathlib import Path
 from statistics import median
 
-import mmseg
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -20,6 +18,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
+from mmdysample.analysis.provenance import provenance
 from mmdysample.seg import BoundaryIoUMetric
 
 CONFIG = 'configs/segformer/segformer_mit-b1_dysample-s-plus_8xb2-160k_ade20k-512x512.py'
@@ -59,14 +58,14 @@ def main() -> None:
             times[name].append(now(device) - start)
     milliseconds = {name: round(median(t[2:]) * 1e3, 2) for name, t in times.items()}
     report = dict(
-        command='python docs/benchmarks/boundary_iou.py',
+        **provenance(),
+        device=torch.cuda.get_device_name() if device == 'cuda' else 'CPU',
+        threads=torch.get_num_threads(),
         config=CONFIG,
         size=SIZE,
-        device=torch.cuda.get_device_name() if device == 'cuda' else platform.processor() or 'CPU',
-        threads=torch.get_num_threads(),
-        versions=dict(torch=torch.__version__, mmseg=mmseg.__version__),
+        rounds=ROUNDS,
         median_ms=milliseconds,
-        boundary_iou_share_of_the_pass=round(
+        boundary_iou_on_top_of_the_pass=round(
             milliseconds['boundary_iou'] / (milliseconds['inference'] + milliseconds['iou']), 4
         ),
         boundary_iou_over_iou=round(milliseconds['boundary_iou'] / milliseconds['iou'], 3),
