@@ -114,6 +114,7 @@ def test_config_trains_and_tests(path):
 
 @pytest.mark.parametrize('folder', ['segformer', 'upernet', 'maskformer', 'sem_fpn'])
 def test_metafile_lists_the_folder(folder):
+    assert f'configs/{folder}/metafile.yml' in load(ROOT.parent / 'model-index.yml')['Import']
     models = load(ROOT / folder / 'metafile.yml')['Models']
     assert sorted(model['Config'] for model in models) == [
         f'configs/{folder}/{path.name}' for path in CONFIGS if path.parent.name == folder
