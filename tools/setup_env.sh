@@ -95,7 +95,7 @@ print("    CUDA operators:", "yes" if torch.cuda.is_available() else "no GPU fou
 begin "$mmcv with its compiled operators"
 # Outside the environment, so that a finished build outlives it.
 key=$("$bin/python" -VV)$(<"$constraints")$mmcv${FORCE_CUDA:-}
-cache=$PWD/.cache/$mmcv-$(sha256sum <<<"$key" | cut -c1-12)
+cache=$PWD/.cache/${mmcv/==/-}-$(sha256sum <<<"$key" | cut -c1-12)
 mkdir -p "$cache"
 if ! compgen -G "$cache/*.whl" >/dev/null; then
     pip download --no-deps --no-build-isolation --dest "$cache/download" "$mmcv"
