@@ -11,7 +11,7 @@ from mmdysample.upsamplers.base import upsampler_factory, upsampler_names
 
 _HOSTS = {
     'mmdet': ('mmdysample.det', 'mmdysample.datasets.det'),
-    'mmseg': ('mmdysample.seg', 'mmdysample.datasets.seg'),
+    'mmseg': ('mmdysample.seg', 'mmdysample.depth', 'mmdysample.datasets.seg'),
 }
 """Modules whose import registers necks, heads and datasets, by the package that they extend."""
 
