@@ -47,8 +47,8 @@ READINGS = {
     **{(SEGFORMER, f'dysample{tail}', 'params_m'): _NO_BIAS for tail in ('', '_s', '_plus')},
     (SEGFORMER, 'dysample_s_plus', 'params_m'): _NO_BIAS,
     (UPERNET, 'fade', 'params_m'): Reading(
-        'FADE at the 512 channels of this head is 80,538 parameters, three times 0.24 M. The '
-        'published 0.1 M would be three of 256 channels (0.14 M), or FADE-Lite (0.08 M).'
+        'At the 512 channels of this head FADE has 80,538 parameters, three of them 0.24 M. The '
+        'published 0.1 M would be three at 256 channels (0.14 M), or FADE-Lite (0.08 M).'
     ),
     (FASTER_RCNN, 'nearest', 'params_m'): Reading(
         "Not the detector of the framework's config; compare the differences alone."
@@ -107,10 +107,10 @@ def agrees(column: str, computed: float, printed: str) -> bool:
         bool: Whether they agree.
     """
     published = Decimal(printed)
-    slack = float(Decimal(1).scaleb(published.as_tuple().exponent))
+    slack = Decimal(1).scaleb(published.as_tuple().exponent)
     if column == 'flops_g':
-        slack = max(slack, 0.03 * float(published))
-    return abs(computed - float(published)) <= slack
+        slack = max(slack, Decimal('0.03') * published)
+    return abs(Decimal(str(computed)) - published) <= slack
 
 
 def compare(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mmdysample.analysis.compare import compare
 from mmdysample.analysis.hosts import (
@@ -31,8 +31,6 @@ UPSAMPLERS = (
     *('dysample', 'dysample_s', 'dysample_plus', 'dysample_s_plus'),
 )
 """The rows of the published tables."""
-
-Item = TypeVar('Item')
 
 
 def count_upsampler(name: str) -> dict[str, Any]:
@@ -66,13 +64,15 @@ def count_hosts(
     Returns:
         list[dict]: One per model, with one row per upsampler.
     """
+    from tqdm import tqdm  # fvcore, which counts the models, brings it
+
     tables = load_published(published)
     results = []
     for host in hosts:
         rest, uncounted = count_rest(host)
         names = [host.baseline, *(name for name in upsamplers if name != host.baseline)]
         rows = []
-        for name in _progress(names, host.name):
+        for name in tqdm(names, desc=host.name):
             cost = count_host(host, name, rest)
             comparisons = [asdict(item) for item in compare(host, cost, tables)]
             rows.append({**asdict(cost), 'published': comparisons})
@@ -193,18 +193,3 @@ def _published_cell(item: dict[str, Any], notes: list[str]) -> str:
     if item['why'] not in notes:
         notes.append(item['why'])
     return f'{item["published"]} {mark} {item["computed"]:.4g} ({notes.index(item["why"]) + 1})'
-
-
-def _progress(items: Sequence[Item], label: str) -> Iterator[Item]:
-    """Yield the items under a bar on stderr."""
-    for done, item in enumerate(items):
-        _draw_bar(done, len(items), label)
-        yield item
-    _draw_bar(len(items), len(items), label)
-    sys.stderr.write('\n')
-
-
-def _draw_bar(done: int, total: int, label: str) -> None:
-    filled = 30 * done // total
-    sys.stderr.write(f'\r{label:>18} [{"#" * filled}{"." * (30 - filled)}] {done}/{total}')
-    sys.stderr.flush()

@@ -1,0 +1,173 @@
+"""Every detection config: it builds what its name says, trains a step and tests a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip('mmdet')
+
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from mmdysample import Upsampler, build_upsampler
+from mmdysample.analysis.published import load_published
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+TABLES = {
+    'faster_rcnn': 'object_detection_faster_rcnn_coco',
+    'mask_rcnn': 'instance_segmentation_mask_rcnn_coco',
+    'panoptic_fpn': 'panoptic_segmentation_panoptic_fpn_coco',
+}
+FOLDERS = (*TABLES, 'retinanet')
+FILES = [path for folder in FOLDERS for path in sorted((CONFIGS / folder).glob('*.py'))]
+ONE_PER_FOLDER = [next((CONFIGS / name).glob('*r50_fpn-dysample_1x*.py')) for name in FOLDERS]
+
+each_file = pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
+each_folder = pytest.mark.parametrize('path', ONE_PER_FOLDER, ids=lambda path: path.parent.name)
+
+
+def upsampler_of(path: Path) -> str:
+    """``..._fpn-dysample-plus_1x_coco.py`` says ``dysample_plus``."""
+    return path.stem.split('_fpn-')[1].split('_')[0].replace('-', '_')
+
+
+def build_small(path: Path) -> nn.Module:
+    """The config's detector on a ResNet-18, with a thin box head and few proposals."""
+    cfg = Config.fromfile(path).model
+    cfg.backbone.update(depth=18, init_cfg=None)
+    cfg.neck.in_channels = [64, 128, 256, 512]
+    if 'roi_head' in cfg:
+        cfg.roi_head.bbox_head.fc_out_channels = 16
+        cfg.train_cfg.rpn_proposal.max_per_img = 16
+        cfg.train_cfg.rcnn.sampler.num = 8
+        cfg.test_cfg.rpn.max_per_img = 16
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        return MODELS.build(cfg)
+
+
+def fake_batch(model: nn.Module, objects: list[int]) -> dict[str, Any]:
+    """Noise images, one per entry, with that many random objects."""
+    return demo_mm_inputs(
+        batch_size=len(objects),
+        image_shapes=[(3, 64, 96)] * len(objects),
+        num_items=objects,
+        with_mask=getattr(model, 'with_mask', False),
+        with_semantic=hasattr(model, 'semantic_head'),
+    )
+
+
+def upsamplers_in(model: nn.Module) -> list[Upsampler]:
+    return [module for module in model.modules() if isinstance(module, Upsampler)]
+
+
+def train_step(model: nn.Module, cfg: Config, objects: list[int]) -> None:
+    """One step of the config's optimizer; the gradients are left in place."""
+    model.train()
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    data = model.data_preprocessor(fake_batch(model, objects), training=True)
+    loss, logged = model.parse_losses(model(**data, mode='loss'))
+    optim_wrapper.backward(loss)
+    optim_wrapper.step()
+    assert all(value.isfinite() for value in logged.values()), logged
+
+
+@torch.no_grad()
+def count_detections(model: nn.Module, score_thr: float) -> list[int]:
+    """Detections above a score in each of two images."""
+    model.eval()
+    head = model.roi_head if hasattr(model, 'roi_head') else model.bbox_head
+    head.test_cfg.score_thr = score_thr
+    samples = model.test_step(fake_batch(model, [0, 1]))
+    if hasattr(model, 'semantic_head'):
+        assert all(sample.pred_panoptic_seg.sem_seg.shape[-2:] == (64, 96) for sample in samples)
+        return [count_things(sample.pred_panoptic_seg.sem_seg) for sample in samples]
+    return [len(sample.pred_instances) for sample in samples]
+
+
+def count_things(segments: torch.Tensor) -> int:
+    """Instances in a panoptic map, whose ids are ``class + 1000 * instance``."""
+    return sum(int(segment) >= 1000 for segment in segments.unique())
+
+
+def test_every_published_row_has_a_config() -> None:
+    names = {path.stem for path in FILES}
+    rows = [(folder, row) for folder, table in TABLES.items() for row in load_published()[table]]
+    assert len(rows) > 30
+    for folder, row in rows:
+        if row == 'freqfusion':
+            continue
+        depth = 101 if row.endswith('_r101') else 50
+        upsampler = row.removesuffix('_r101').replace('_', '-')
+        model = folder.replace('_', '-')
+        assert f'{model}_r{depth}_fpn-{upsampler}_1x_coco' in names
+
+
+@each_file
+def test_config_is_what_its_name_says(path: Path) -> None:
+    cfg = Config.fromfile(path)
+    assert cfg.model.backbone.depth == int(path.stem.split('_r')[1].split('_')[0])
+    assert cfg.model.neck.type == 'UpsampleFPN'
+    assert cfg.model.neck.upsample_cfg == dict(type=upsampler_of(path))
+    assert cfg.custom_imports.imports == ['mmdysample']
+    assert cfg.default_scope == 'mmdet'
+
+
+@each_file
+def test_train_and_test_step(path: Path) -> None:
+    """With an image without objects in the batch."""
+    model = build_small(path)
+    expected = build_upsampler(upsampler_of(path), 256)
+    upsamplers = upsamplers_in(model)
+    assert len(upsamplers) == (2 if path.parent.name == 'retinanet' else 3)
+    assert all(type(upsampler) is type(expected) for upsampler in upsamplers)
+
+    train_step(model, Config.fromfile(path), objects=[2, 0])
+    for upsampler in upsamplers:
+        learned = [p for p in upsampler.parameters() if p.requires_grad]
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in learned)
+        assert not learned or any(p.grad.any() for p in learned)
+    assert count_detections(model, score_thr=1.0) == [0, 0]
+
+
+@each_folder
+def test_train_step_without_any_object(path: Path) -> None:
+    train_step(build_small(path), Config.fromfile(path), objects=[0, 0])
+
+
+@each_folder
+def test_detections_where_the_threshold_lets_them_pass(path: Path) -> None:
+    """So that the empty results above are the threshold's doing."""
+    model = build_small(path)
+    if hasattr(model, 'semantic_head'):
+        model.panoptic_fusion_head.test_cfg.panoptic.score_thr = 0.0
+        model.panoptic_fusion_head.test_cfg.panoptic.mask_overlap = 0.0
+    assert min(count_detections(model, score_thr=0.0)) > 0
+
+
+@pytest.mark.parametrize(
+    'path',
+    [path for path in FILES if path.stem.startswith('faster-rcnn_r50')],
+    ids=lambda path: path.stem,
+)
+def test_upsamplers_keep_their_initialisation(path: Path) -> None:
+    """The neck draws every convolution below it from Xavier; the upsamplers' are not its own."""
+    model = build_small(path)
+    model.init_weights()
+    fresh = dict(build_upsampler(upsampler_of(path), 256).named_parameters())
+    for upsampler in upsamplers_in(model):
+        assert dict(upsampler.named_parameters()).keys() == fresh.keys()
+        for name, parameter in upsampler.named_parameters():
+            if parameter.numel() > 1000:
+                expected = pytest.approx(fresh[name].std().item(), rel=0.15)
+                assert parameter.std().item() == expected, name
+            elif not fresh[name].any():
+                assert not parameter.any(), name
+        if 'offset.weight' in fresh:
+            assert upsampler.offset.weight.std().item() == pytest.approx(0.001, rel=0.15)
