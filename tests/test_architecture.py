@@ -17,7 +17,7 @@ FORBIDDEN = {
     'ops': ('mmdysample', *FRAMEWORKS),
     'upsamplers': ('mmdysample', *FRAMEWORKS),
     'det': ('mmdysample.ops', 'mmdysample.seg', 'triton'),
-    'seg': ('mmdysample.ops', 'mmdysample.det', 'triton'),
+    'seg': ('mmdysample.ops', 'triton'),  # mmseg's MaskFormer is built on mmdet's too
 }
 ALLOWED = {
     'ops': ('mmdysample.ops', 'mmcv.ops'),  # mmcv's CUDA kernel, where it is the faster one
