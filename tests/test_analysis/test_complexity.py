@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-for package in ('fvcore', 'mmdet', 'mmseg'):
-    pytest.importorskip(package)
-
 from mmdysample.analysis.compare import compare
 from mmdysample.analysis.complexity import UPSAMPLERS, main, to_markdown
 from mmdysample.analysis.hosts import HOSTS, HostCost, count_host, count_rest
 from mmdysample.analysis.published import load_published
+
+for package in ('fvcore', 'mmdet', 'mmseg'):
+    pytest.importorskip(package)
 
 ROOT = Path(__file__).parents[2]
 SEGFORMER, _, FASTER_RCNN, _, PANOPTIC_FPN = HOSTS
@@ -202,10 +202,8 @@ def test_command_compares_with_a_file(tmp_path: Path, capsys: pytest.CaptureFixt
         '    carafe: {values: [9.99, 0.44], status: confirmed, source: s}\n'
         '    deconv: {values: [34.4, 3.5], status: recalled, source: s}\n'
     )
-    main(
-        ['--models', 'SegFormer-B1', '--upsamplers', 'carafe', 'deconv']
-        + ['--published', str(published)]
-    )
+    models = ['--models', 'SegFormer-B1', '--upsamplers', 'carafe', 'deconv']
+    main([*models, '--published', str(published)])
     printed = capsys.readouterr().out
     assert '9.99 ≠' in printed and '0.44 ✓' in printed
     assert '34.4' not in printed
