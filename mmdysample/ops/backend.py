@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -87,6 +88,11 @@ def choose_backend(backend: str, *tensors: Tensor | None) -> str:
     if not torch.compiler.is_compiling():
         _report_once(_obstacle(tensors))
     return 'torch'
+
+
+def on_device(device: torch.device) -> AbstractContextManager:
+    """Context of a kernel launch: Triton takes the current GPU, which need not be the tensors'."""
+    return torch.cuda.device(device) if device.type == 'cuda' else nullcontext()
 
 
 def _obstacle(tensors: Sequence[Tensor | None]) -> str | None:

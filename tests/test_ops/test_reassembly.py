@@ -186,7 +186,7 @@ REFUSALS = [
     (dict(scale_factor=3), ValueError, r'kernels must be of shape \(1, 9, 6, 9\)'),
     (dict(size=(2, 6)), ValueError, 'out of reach'),
     (dict(backend='cuda'), ValueError, "backend must be one of .*, got 'cuda'"),
-    (dict(backend='mmcv'), ValueError, "'mmcv' cannot reassemble x of torch.float32 on cpu"),
+    (dict(backend='mmcv'), RuntimeError, "'mmcv' cannot reassemble x of torch.float32 on cpu"),
     (dict(kernels=torch.zeros(1, 9, 4, 6, dtype=torch.long)), TypeError, 'kernels must be float'),
     (dict(x=torch.zeros(4, 2, 3)), ValueError, r'x must be of shape \(N, C, H, W\)'),
 ]
@@ -257,9 +257,7 @@ def test_mmcv_is_called_with_our_geometry(monkeypatch):
     fake = types.SimpleNamespace(carafe=lambda *args: calls.append(args) or reassembly_of(*args))
     monkeypatch.setitem(sys.modules, 'mmcv', types.ModuleType('mmcv'))
     monkeypatch.setitem(sys.modules, 'mmcv.ops', fake)
-    monkeypatch.setitem(
-        reassembly._REASSEMBLE, 'mmcv', (lambda *_: True, mmcv_carafe.reassemble_mmcv)
-    )
+    monkeypatch.setattr(reassembly, 'can_run_mmcv', lambda *_: True)
     x, kernels = arguments('reassemble', (1, 4, 3, 3), 3, 2, 3)
     out = reassemble(x, kernels, kernel_size=3, groups=2, scale_factor=3, size=(8, 9))
     assert calls[0][2:] == (3, 2, 3)

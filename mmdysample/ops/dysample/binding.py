@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import cache
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mmdysample.ops.backend import on_device
 from mmdysample.ops.dysample.bag import four_rows, is_channels_last
 from mmdysample.ops.dysample.kernel import dysample_backward_kernel, dysample_forward_kernel
 
@@ -60,7 +60,7 @@ def dysample_triton(
     tile, tiles, settings = _plan(x, offset, scope, out, scale_factor, groups, style, init)
     channels = x.shape[1] // groups
     chunks = _chunks(channels, tiles, x.device)
-    with _on_device(x.device):
+    with on_device(x.device):
         dysample_forward_kernel[(tiles * chunks,)](
             x,
             offset,
@@ -118,7 +118,7 @@ def dysample_triton_backward(
     if grad.numel() and (need_offset or (need_x and not in_order)):
         tile, tiles, settings = _plan(x, offset, scope, grad, scale_factor, groups, style, init)
         channels = x.shape[1] // groups
-        with _on_device(x.device):
+        with on_device(x.device):
             dysample_backward_kernel[(tiles,)](
                 grad,
                 x,
@@ -246,11 +246,6 @@ def _processors(device: torch.device) -> int:
     if device.type != 'cuda':
         return 1
     return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def _on_device(device: torch.device):
-    """Triton launches on the current device, which need not be the tensors'."""
-    return torch.cuda.device(device) if device.type == 'cuda' else nullcontext()
 
 
 def _add_in_order(

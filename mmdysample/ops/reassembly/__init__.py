@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mmdysample.ops.backend import HAS_TRITON, check_backend, choose_backend
 from mmdysample.ops.checks import (
     check_feature,
     check_multiple,
@@ -26,11 +27,8 @@ from mmdysample.ops.reassembly.reference import (
     window_similarity_reference,
 )
 
-_REASSEMBLE: dict[str, tuple[Callable[..., bool], Callable[..., Tensor]]] = {
-    'mmcv': (can_run_mmcv, reassemble_mmcv),
-    'torch': (lambda *_: True, reassemble_reference),
-}
-"""Implementations in order of preference: whether one can run the arguments, and how."""
+if HAS_TRITON:
+    from mmdysample.ops.reassembly.binding import reassemble_triton, similarity_triton
 
 
 def reassemble(
@@ -41,7 +39,7 @@ def reassemble(
     groups: int = 1,
     scale_factor: int = 2,
     size: tuple[int, int] | None = None,
-    backend: str | None = None,
+    backend: str = 'auto',
 ) -> Tensor:
     """Sum the window of every output pixel, weighted by the pixel's own kernel.
 
@@ -57,15 +55,17 @@ def reassemble(
         scale_factor (int): The factor ``s``. Defaults to 2.
         size (tuple[int, int], optional): Output size ``(h', w')``, ``s(H-1) < h' <= sH``: the
             ``sH x sW`` result cut, not stretched. Defaults to ``(sH, sW)``.
-        backend (str, optional): ``'mmcv'`` or ``'torch'``. Defaults to None, the fastest one that
-            can run the arguments.
+        backend (str): ``'torch'``, ``'triton'``, ``'mmcv'`` or ``'auto'``: what the environment
+            variable ``MMDYSAMPLE_BACKEND`` says, else on GPUs MMCV's operator where it gives our
+            result, then our kernel. Defaults to ``'auto'``.
 
     Returns:
         Tensor: ``(N, C, h', w')`` in the dtype of ``x``, accumulated in float32 or wider.
 
     Raises:
         TypeError: If a tensor is not floating point.
-        ValueError: If a shape or option does not fit, or ``backend`` cannot run the arguments.
+        ValueError: If a shape or option does not fit.
+        RuntimeError: If the ``backend`` asked for cannot run the arguments.
     """
     check_feature('x', x)
     _check_windows(x, 'x', kernel_size, groups, scale_factor)
@@ -76,7 +76,13 @@ def reassemble(
 
 
 def window_similarity(
-    query: Tensor, key: Tensor, *, kernel_size: int, groups: int = 1, scale_factor: int = 2
+    query: Tensor,
+    key: Tensor,
+    *,
+    kernel_size: int,
+    groups: int = 1,
+    scale_factor: int = 2,
+    backend: str = 'auto',
 ) -> Tensor:
     """Compare every fine pixel with the window of coarse pixels around its parent.
 
@@ -86,6 +92,8 @@ def window_similarity(
         kernel_size (int): Side ``k`` of the window, odd.
         groups (int): Channel groups ``G`` compared apart. Defaults to 1.
         scale_factor (int): The factor ``s``. Defaults to 2.
+        backend (str): ``'torch'``, ``'triton'`` or ``'auto'``, see :func:`reassemble`.
+            Defaults to ``'auto'``.
 
     Returns:
         Tensor: Inner products ``(N, G * k * k, sH, sW)``, 0 at taps outside the map; in float32
@@ -98,6 +106,8 @@ def window_similarity(
     check_feature('key', key)
     _check_windows(key, 'key', kernel_size, groups, scale_factor)
     _check_fine('query', query, key, key.shape[1], scale_factor)
+    if choose_backend(backend, query, key) == 'triton':
+        return similarity_triton(query, key, kernel_size, groups, scale_factor)
     return window_similarity_reference(query, key, kernel_size, groups, scale_factor)
 
 
@@ -108,17 +118,19 @@ def softmax_kernels(logits: Tensor, groups: int = 1) -> Tensor:
 
 
 def _choose(
-    backend: str | None, x: Tensor, kernels: Tensor, kernel_size: int, groups: int
+    backend: str, x: Tensor, kernels: Tensor, kernel_size: int, groups: int
 ) -> Callable[..., Tensor]:
-    if backend is not None and backend not in _REASSEMBLE:
-        raise ValueError(f'backend must be one of {tuple(_REASSEMBLE)}, got {backend!r}')
-    for name, (can_run, run) in _REASSEMBLE.items():
-        if backend in (None, name) and can_run(x, kernels, kernel_size, groups):
-            return run
-    raise ValueError(
-        f'backend {backend!r} cannot reassemble x of {x.dtype} on {x.device} with kernels of '
-        f'{kernels.dtype}, kernel_size={kernel_size}, groups={groups}'
-    )
+    mmcv_fits = can_run_mmcv(x, kernels, kernel_size, groups)
+    if backend == 'mmcv' and not mmcv_fits:
+        raise RuntimeError(
+            f"backend 'mmcv' cannot reassemble x of {x.dtype} on {x.device} with kernels of "
+            f'{kernels.dtype}, kernel_size={kernel_size}, groups={groups}'
+        )
+    if backend == 'mmcv' or (mmcv_fits and check_backend(backend) == 'auto'):
+        return reassemble_mmcv
+    if choose_backend(backend, x, kernels) == 'triton':
+        return reassemble_triton
+    return reassemble_reference
 
 
 def _check_windows(x: Tensor, name: str, kernel_size: int, groups: int, scale_factor: int) -> None:

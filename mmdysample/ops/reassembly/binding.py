@@ -1,0 +1,154 @@
+"""The Triton kernels as operators of PyTorch: autograd of any order, compile, export."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from mmdysample.ops.backend import on_device
+from mmdysample.ops.reassembly.kernel import reassemble_kernel, similarity_kernel, spread_kernel
+
+PIXELS, BLOCK = 128, 8
+"""Pixels and channels of one program: whole memory lines, and 8 values per thread."""
+
+
+@torch.library.custom_op('mmdysample::reassemble', mutates_args=())
+def reassemble_triton(
+    x: Tensor, kernels: Tensor, kernel_size: int, groups: int, scale_factor: int
+) -> Tensor:
+    """``(N, C, sH, sW)``: sum of each window of ``x``, weighted by ``kernels``."""
+    out = _empty_reassembled(x, kernels, kernel_size, groups, scale_factor)
+    share = x.shape[1] // groups
+    grid = _programs(out, x.shape[0] * groups * triton.cdiv(share, BLOCK))
+    _launch(reassemble_kernel, grid, x, kernels, out, x, share, kernel_size, scale_factor)
+    return out
+
+
+@torch.library.custom_op('mmdysample::window_similarity', mutates_args=())
+def similarity_triton(
+    query: Tensor, key: Tensor, kernel_size: int, groups: int, scale_factor: int
+) -> Tensor:
+    """``(N, G*k*k, sH, sW)`` in float32: inner products of ``query`` with windows of ``key``."""
+    out = _empty_similarity(query, key, kernel_size, groups, scale_factor)
+    share = key.shape[1] // groups
+    grid = _programs(out, out.shape[0] * out.shape[1])
+    _launch(similarity_kernel, grid, query, key, out, key, share, kernel_size, scale_factor)
+    return out
+
+
+@torch.library.custom_op('mmdysample::reassemble_transposed', mutates_args=())
+def spread_triton(
+    kernels: Tensor, fine: Tensor, kernel_size: int, groups: int, scale_factor: int
+) -> Tensor:
+    """``(N, C, H, W)`` in float32: the transpose of reassembly, applied to ``fine``."""
+    out = _empty_spread(kernels, fine, kernel_size, groups, scale_factor)
+    share = out.shape[1] // groups
+    grid = _programs(out, out.shape[0] * groups * triton.cdiv(share, BLOCK))
+    _launch(spread_kernel, grid, kernels, fine, out, out, share, kernel_size, scale_factor)
+    return out
+
+
+@reassemble_triton.register_fake
+def _empty_reassembled(x, kernels, kernel_size, groups, scale_factor):
+    return x.new_empty(*x.shape[:2], *kernels.shape[2:])
+
+
+@similarity_triton.register_fake
+def _empty_similarity(query, key, kernel_size, groups, scale_factor):
+    shape = (query.shape[0], groups * kernel_size**2, *query.shape[2:])
+    return query.new_empty(shape, dtype=torch.float32)
+
+
+@spread_triton.register_fake
+def _empty_spread(kernels, fine, kernel_size, groups, scale_factor):
+    n, channels, height, width = fine.shape
+    shape = (n, channels, height // scale_factor, width // scale_factor)
+    return fine.new_empty(shape, dtype=torch.float32)
+
+
+def _programs(out: Tensor, blocks: int) -> int:
+    return blocks * triton.cdiv(out.shape[2] * out.shape[3], PIXELS) if out.numel() else 0
+
+
+def _launch(
+    kernel,
+    programs: int,
+    first: Tensor,
+    second: Tensor,
+    out: Tensor,
+    coarse: Tensor,
+    share: int,
+    kernel_size: int,
+    scale_factor: int,
+) -> None:
+    if programs == 0:
+        return
+    wide = max(first.numel(), second.numel(), out.numel()) >= 2**31
+    with on_device(out.device):
+        kernel[(programs,)](
+            first.contiguous(),
+            second.contiguous(),
+            out,
+            *coarse.shape[2:],
+            share,
+            SIDE=kernel_size,
+            SCALE=scale_factor,
+            PIXELS=PIXELS,
+            BLOCK=BLOCK,
+            INDEX=tl.int64 if wide else tl.int32,
+        )
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    first, second, *ctx.geometry = inputs
+    ctx.save_for_backward(first, second)
+
+
+def _gradients(ctx, to_first, to_second):
+    """Gradients in the dtypes of the inputs, computed where they are needed."""
+    tensors = ctx.saved_tensors
+    return (
+        *(
+            to(*ctx.geometry).to(tensor.dtype) if needed else None
+            for to, tensor, needed in zip(
+                (to_first, to_second), tensors, ctx.needs_input_grad, strict=False
+            )
+        ),
+        None,
+        None,
+        None,
+    )
+
+
+def _reassemble_backward(ctx, grad):
+    x, kernels = ctx.saved_tensors
+    return _gradients(
+        ctx,
+        lambda *geometry: spread_triton(kernels, grad, *geometry),
+        lambda *geometry: similarity_triton(grad, x, *geometry),
+    )
+
+
+def _similarity_backward(ctx, grad):
+    query, key = ctx.saved_tensors
+    return _gradients(
+        ctx,
+        lambda *geometry: reassemble_triton(key, grad, *geometry),
+        lambda *geometry: spread_triton(grad, query, *geometry),
+    )
+
+
+def _spread_backward(ctx, grad):
+    kernels, fine = ctx.saved_tensors
+    return _gradients(
+        ctx,
+        lambda *geometry: similarity_triton(fine, grad, *geometry),
+        lambda *geometry: reassemble_triton(grad, kernels, *geometry),
+    )
+
+
+reassemble_triton.register_autograd(_reassemble_backward, setup_context=_setup_context)
+similarity_triton.register_autograd(_similarity_backward, setup_context=_setup_context)
+spread_triton.register_autograd(_spread_backward, setup_context=_setup_context)
