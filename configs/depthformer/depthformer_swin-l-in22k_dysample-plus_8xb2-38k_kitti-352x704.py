@@ -1,0 +1,11 @@
+_base_ = [
+    '../_base_/models/depthformer_swin-l.py',
+    '../_base_/datasets/kitti_depth.py',
+    '../_base_/schedules/depth_38k.py',
+    '../_base_/upsamplers/dysample_plus.py',
+]
+model = dict(
+    data_preprocessor=dict(size=(352, 704)),
+    decode_head=dict(max_depth=80, upsample_cfg={{_base_.upsample_cfg}}),
+)
+optim_wrapper = dict(optimizer=dict(lr=1e-4))

@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/models/depthformer_swin-t.py',
+    '../_base_/datasets/nyu_depth.py',
+    '../_base_/schedules/depth_38k.py',
+    '../_base_/upsamplers/dysample_plus.py',
+]
+model = dict(decode_head=dict(upsample_cfg={{_base_.upsample_cfg}}))

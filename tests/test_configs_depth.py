@@ -1,0 +1,135 @@
+"""Every depth config builds, trains for one step and tests for one step at reduced size."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip('mmseg')
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+import mmdysample
+
+ROOT = Path(__file__).parents[1] / 'configs'
+CONFIGS = sorted((ROOT / 'depthformer').glob('*.py')) + sorted(
+    (ROOT / 'demo').glob('depthformer*.py')
+)
+SIZE = (64, 96)
+BASELINE = ROOT / 'depthformer' / 'depthformer_swin-t_bilinear_2xb8-38k_nyu-416x544.py'
+
+
+@pytest.fixture(autouse=True)
+def _mmseg_scope():
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        yield
+
+
+def shrink(model):
+    """Make a model quick to build and run: fewer blocks, and Swin-L's levels no wider than Swin-T's.
+
+    Args:
+        model (ConfigDict): The model of a config, changed in place.
+    """
+    model.data_preprocessor.size = SIZE
+    backbone = model.backbone
+    backbone.init_cfg = None
+    backbone.depths = [1, 1, 1, 1]
+    if backbone.embed_dims > 96:
+        backbone.update(embed_dims=96, num_heads=[3, 6, 12, 24])
+        model.neck.update(in_channels=[64, 96, 192, 384, 768], embedding_dim=64)
+        model.decode_head.in_channels = model.neck.in_channels
+
+
+def batch(max_depth):
+    """Two pictures of random pixels, with depth but for a strip without."""
+    depth = torch.rand(2, 1, *SIZE) * max_depth
+    depth[..., :8] = 0
+    shape = dict(img_shape=SIZE, ori_shape=SIZE)
+    samples = [SegDataSample(metainfo=shape, gt_depth_map=PixelData(data=x)) for x in depth]
+    return dict(inputs=[*torch.randint(0, 256, (2, 3, *SIZE)).byte()], data_samples=samples)
+
+
+def upsampler_in_name(path):
+    """The upsampler that a file name promises, longest name first."""
+    names = sorted(mmdysample.upsampler_names(), key=len, reverse=True)
+    return next(name for name in names if f'_{name}_' in path.stem.replace('-', '_'))
+
+
+every_config = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+
+
+@every_config
+def test_file_name_says_the_upsampler(path):
+    assert Config.fromfile(path).model.decode_head.upsample_cfg.type == upsampler_in_name(path)
+
+
+@every_config
+def test_config_trains_and_tests(path):
+    config = Config.fromfile(path)
+    assert config.default_scope == 'mmseg'
+    assert 'mmdysample' in config.custom_imports.imports
+    max_depth = config.model.decode_head.max_depth
+    shrink(config.model)
+    model = MODELS.build(config.model)
+    model.init_weights()
+
+    optimizer = build_optim_wrapper(model, config.optim_wrapper)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    model.train()
+    log = model.train_step(batch(max_depth), optimizer)
+    assert torch.isfinite(log['loss'])
+    pairs = zip(before, model.parameters(), strict=True)
+    assert any(not torch.equal(old, new) for old, new in pairs)
+
+    model.eval()
+    with torch.no_grad():
+        samples = model.test_step(batch(max_depth))
+    for sample in samples:
+        depth = sample.pred_depth_map.data
+        assert depth.shape == (1, *SIZE)
+        assert depth.min() >= 1e-3 and depth.max() <= max_depth
+    config.test_evaluator.pop('crop_type', None)  # made for the real size
+    evaluator = Evaluator(config.test_evaluator)
+    evaluator.process(samples)
+    results = evaluator.evaluate(len(samples))
+    assert {'abs_rel', 'rmse', 'd1'} <= set(results)
+    assert all(math.isfinite(value) for value in results.values())
+
+
+def test_schedule_is_the_published_one():
+    """The toolbox multiplies a cosine over all steps by a linear warm-up over the first third."""
+    config = Config.fromfile(BASELINE)
+    base, total, warm_up = 6e-5, 38400, 12800
+    parameter = torch.nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.AdamW([parameter], lr=config.optim_wrapper.optimizer.lr)
+    schedulers = [
+        PARAM_SCHEDULERS.build(dict(cfg, optimizer=optimizer)) for cfg in config.param_scheduler
+    ]
+    wanted, found = [], []
+    for step in range(total):
+        if step % 3200 == 0:
+            cosine = (1 + math.cos(math.pi * step / total)) / 2
+            linear = 1e-3 + (1 - 1e-3) * min(step / warm_up, 1)
+            wanted.append(base * cosine * linear)
+            found.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    assert found == pytest.approx(wanted, rel=1e-3)
+
+
+def test_pictures_per_step():
+    for path in (ROOT / 'depthformer').glob('*.py'):
+        gpus, pictures = path.stem.split('xb')[0][-1:], path.stem.split('xb')[1].split('-')[0]
+        config = Config.fromfile(path)
+        assert config.train_dataloader.batch_size == int(pictures)
+        assert int(gpus) * int(pictures) == config.auto_scale_lr.base_batch_size
