@@ -299,13 +299,13 @@ def run_preset(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, write JSON, a plot and the summary of the folder that the JSON is in."""
+    """Measure; print the tables; write them, the JSON behind them and a plot where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
     cuda = torch.cuda.is_available()
     parser.add_argument('--preset', choices=PRESETS, default='gpu' if cuda else 'cpu')
     parser.add_argument('--rounds', type=int, default=50 if cuda else 7, help='runs of each')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--out', type=Path, help='JSON to write; default: print the table alone')
+    parser.add_argument('--out', type=Path, help='JSON to write, and its tables as .md beside it')
     parser.add_argument('--plot', type=Path, help='figure to write: accuracy against latency')
     options = parser.parse_args(arguments)
     torch.manual_seed(options.seed)
@@ -326,6 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(result, indent=1) + '\n')
+        options.out.with_suffix('.md').write_text(to_markdown(result) + '\n')
     if options.plot:
         plot(result, options.plot)
 
