@@ -42,8 +42,13 @@ def sampling_positions(
     scope_factor: float,
     init: str,
     size: tuple[int, int],
+    units: tuple[float, float] = (1.0, 1.0),
+    origin: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """``initial position + scope * offset`` of every output pixel, not yet moved into the map.
+
+    Args as in :func:`mmdysample.ops.dysample`, and the unit to count in, for x and for y, from an
+    ``origin``: pixels from the first pixel's centre unless told otherwise.
 
     Returns:
         tuple[Tensor, Tensor]: x and y in input pixels, each ``(N, G, h', w')`` in float32 or
@@ -51,13 +56,20 @@ def sampling_positions(
     """
     dtype = torch.promote_types(torch.promote_types(x.dtype, offset.dtype), torch.float32)
     offset = offset.to(dtype)
-    offset = offset * (scope_factor if scope is None else scope.to(dtype).sigmoid() * scope_factor)
+    if scope is not None:
+        offset = offset * scope.to(dtype).sigmoid()
     if style == 'lp':
         offset = F.pixel_shuffle(offset, scale_factor)
     offset = offset[..., : size[0], : size[1]].unflatten(1, (2, groups))
-    px = offset[:, 0] + initial_positions(size[1], scale_factor, init, dtype, x.device)
-    py = offset[:, 1] + initial_positions(size[0], scale_factor, init, dtype, x.device)[:, None]
-    return px, py
+    px, py = (
+        initial_positions(length, scale_factor, init, dtype, x.device) * unit + origin
+        for length, unit in zip(size[::-1], units, strict=True)
+    )
+    # One pass over the offsets for the rest: on the CPU these passes are what sampling waits for.
+    return (
+        torch.add(px, offset[:, 0], alpha=scope_factor * units[0]),
+        torch.add(py[:, None], offset[:, 1], alpha=scope_factor * units[1]),
+    )
 
 
 def dysample_reference(
@@ -77,14 +89,13 @@ def dysample_reference(
     of ``grid_sample``'s unit: 0.0005 at 4096.
     """
     n, channels, height, width = x.shape
-    px, py = sampling_positions(
-        x, offset, scope, scale_factor, groups, style, scope_factor, init, size
-    )
     # grid_sample counts from -1 to 1 between the outer pixel centres. Clamping here instead of
     # by its padding_mode keeps a NaN position NaN; hardtanh passes no gradient at its limits.
-    grid = torch.stack((px * (2 / _span(width)), py * (2 / _span(height))), dim=-1) - 1
+    units = (2 / _span(width), 2 / _span(height))
+    options = (scale_factor, groups, style, scope_factor, init, size, units, -1.0)
+    grid = torch.stack(sampling_positions(x, offset, scope, *options), dim=-1)
     sampled = F.grid_sample(
-        x.to(px.dtype).reshape(n * groups, channels // groups, height, width),
+        x.to(grid.dtype).reshape(n * groups, channels // groups, height, width),
         F.hardtanh(grid).flatten(0, 1),
         mode='bilinear',
         padding_mode='zeros',
