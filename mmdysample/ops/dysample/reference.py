@@ -51,8 +51,7 @@ def sampling_positions(
     ``origin``: pixels from the first pixel's centre unless told otherwise.
 
     Returns:
-        tuple[Tensor, Tensor]: x and y in input pixels, each ``(N, G, h', w')`` in float32 or
-        wider; integers are pixel centres.
+        tuple[Tensor, Tensor]: x and y, each ``(N, G, h', w')`` in float32 or wider.
     """
     dtype = torch.promote_types(torch.promote_types(x.dtype, offset.dtype), torch.float32)
     offset = offset.to(dtype)
