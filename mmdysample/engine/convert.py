@@ -198,7 +198,8 @@ def _metadata(meta: Mapping[str, Any], cfg: Config) -> dict[str, Any]:
             known.setdefault(old.lower(), meta[old])
     if 'classes' not in known:
         dataset = cfg.test_dataloader.dataset
-        defaults = DATASETS.get(dataset.type).METAINFO
+        with DATASETS.switch_scope_and_registry(None) as datasets:
+            defaults = datasets.get(dataset.type).METAINFO
         known = {**defaults, **dataset.get('metainfo', {}), **known}
     trained = {key: meta[key] for key in ('epoch', 'iter', 'mmdet_version') if key in meta}
     return dict(
