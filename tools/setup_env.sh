@@ -84,7 +84,7 @@ print("    CUDA operators:", "yes" if torch.cuda.is_available() else "no GPU fou
         tar -xzf "$1" -C "$source.part" --strip-components=1
         mv "$source.part" "$source"
     fi
-    MMCV_WITH_OPS=1 pip wheel -v --no-deps --no-build-isolation \
+    PATH=$bin:$PATH MMCV_WITH_OPS=1 pip wheel -v --no-deps --no-build-isolation \
         --wheel-dir "$cache/built" "$source" 2>&1 | tee "$log" |
         awk 'match($0, /\[[0-9]+\/[0-9]+\]/) {
                  if (n++ % 10 == 0) { print "    compiling " substr($0, RSTART, RLENGTH); fflush() }
