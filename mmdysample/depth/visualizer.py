@@ -12,7 +12,8 @@ from mmseg.registry import VISUALIZERS
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
-_COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_MAGMA)[::-1, 0, ::-1]
+_GREYS = np.arange(256, dtype=np.uint8)[::-1, None]
+_COLOURS = cv2.applyColorMap(_GREYS, cv2.COLORMAP_MAGMA)[:, 0, ::-1]  # near first, RGB
 _TICKS = 5
 
 

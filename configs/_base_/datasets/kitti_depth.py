@@ -38,6 +38,7 @@ train_dataloader = dict(
         type=dataset_type,
         data_root=data_root,
         ann_file='kitti_eigen_train.txt',
+        data_prefix=dict(img_path='input', depth_map_path='gt_depth'),
         pipeline=train_pipeline,
     ),
 )
@@ -50,6 +51,7 @@ val_dataloader = dict(
         type=dataset_type,
         data_root=data_root,
         ann_file='kitti_eigen_test.txt',
+        data_prefix=dict(img_path='input', depth_map_path='gt_depth'),
         test_mode=True,
         pipeline=test_pipeline,
     ),
