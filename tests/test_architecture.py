@@ -18,6 +18,7 @@ FORBIDDEN = {
     'upsamplers': ('mmdysample', *FRAMEWORKS),
     'det': ('mmdysample.ops', 'mmdysample.seg', 'triton'),
     'seg': ('mmdysample.ops', 'triton'),  # mmseg's MaskFormer is built on mmdet's too
+    'depth': ('mmdysample.ops', 'mmdysample.det', 'triton'),
 }
 ALLOWED = {
     'ops': ('mmdysample.ops', 'mmcv.ops'),  # mmcv's CUDA kernel, where it is the faster one
