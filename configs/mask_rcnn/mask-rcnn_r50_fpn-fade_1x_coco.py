@@ -1,6 +1,4 @@
-_base_ = [
-    'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
-    '../_base_/upsamplers/fade.py',
-]
+_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py']
 custom_imports = dict(imports=['mmdysample'])
-model = dict(neck=dict(type='UpsampleFPN', upsample_cfg={{_base_.upsample_cfg}}))
+# As in the published detection code, without the gate: a pyramid adds the guide anyway.
+model = dict(neck=dict(type='UpsampleFPN', upsample_cfg=dict(type='fade', gating=False)))
