@@ -162,7 +162,13 @@ class DenseDepthHead(BaseDecodeHead):
             dict[str, Tensor]: The losses by name; those of one name are added.
         """
         target = torch.stack([sample.gt_depth_map.data for sample in batch_data_samples])
-        depth = self._resize(depth, target.shape[-2:])
+        depth = resize(
+            depth,
+            target.shape[-2:],
+            mode='bilinear',
+            align_corners=self.align_corners,
+            warning=False,
+        )
         single = not isinstance(self.loss_decode, nn.ModuleList)
         losses: dict[str, Tensor] = {}
         for loss in [self.loss_decode] if single else self.loss_decode:
@@ -172,6 +178,3 @@ class DenseDepthHead(BaseDecodeHead):
     def predict_by_feat(self, depth: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Clamp a prediction to the depth range and bring it to the size of the picture."""
         return super().predict_by_feat(depth.clamp(self.min_depth, self.max_depth), batch_img_metas)
-
-    def _resize(self, depth: Tensor, size: tuple[int, int]) -> Tensor:
-        return resize(depth, size=size, mode='bilinear', align_corners=self.align_corners)

@@ -31,6 +31,8 @@ from mmdysample.depth.visualizer import colour_depth, draw_depth, scale_bar
 
 BASES = Path(mmdysample.__file__).parents[1] / 'configs' / '_base_' / 'datasets'
 
+pytestmark = pytest.mark.smoke
+
 
 @pytest.fixture(autouse=True)
 def _mmseg_scope():
