@@ -1,10 +1,10 @@
-"""Gather finished trainings and their tests into one JSON file: all that was logged, unrounded.
+r"""Gather finished trainings and their tests into one JSON file: all that was logged, unrounded.
 
 From the repository root, with one NAME=WORK_DIR for each training; the newest test is read from
 WORK_DIR_test, where there is one:
 
-    python docs/benchmarks/trainings.py docs/benchmarks/bccd.json \\
-        nearest=work_dirs/bccd/faster-rcnn_r18_fpn_12e_bccd \\
+    python docs/benchmarks/trainings.py docs/benchmarks/bccd.json \
+        nearest=work_dirs/bccd/faster-rcnn_r18_fpn_12e_bccd \
         dysample=work_dirs/bccd/faster-rcnn_r18_fpn-dysample_12e_bccd
 """
 
