@@ -47,7 +47,7 @@ def scale_bar(height: int, depth_range: tuple[float, float]) -> np.ndarray:
     """
     size = max(0.4, height / 640)
     font = dict(fontFace=cv2.FONT_HERSHEY_SIMPLEX, fontScale=size, thickness=max(1, round(size)))
-    labels = [f'{value:.3g} m' for value in np.linspace(*depth_range, _TICKS)]
+    labels = [f'{value:.2f} m' for value in np.linspace(*depth_range, _TICKS)]
     sizes = [cv2.getTextSize(label, **font)[0] for label in labels]
     margin = sizes[0][1]  # the height of a line of text
     bar_width = 2 * margin
