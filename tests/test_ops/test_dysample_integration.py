@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import warnings
 
@@ -79,8 +80,16 @@ def test_trace_follows_the_input_size(style, memory_format):
     with warnings.catch_warnings():
         warnings.simplefilter('error', torch.jit.TracerWarning)
         traced = torch.jit.trace(up, example)
-    x = torch.randn(2, 8, 7, 3).to(memory_format=memory_format)
-    torch.testing.assert_close(traced(x), up(x), atol=1e-5, rtol=1e-5)
+    for size in ((7, 3), (1, 5), (1, 1)):
+        x = torch.randn(2, 8, *size).to(memory_format=memory_format)
+        torch.testing.assert_close(traced(x), up(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('init', ['bilinear', 'nearest'])
+def test_trace_of_a_single_pixel(init):
+    up = make_module(init=init).eval()
+    x = torch.randn(1, 8, 1, 1)
+    torch.testing.assert_close(torch.jit.trace(up, x)(x), up(x))
 
 
 @pytest.mark.parametrize('clone', [copy.deepcopy, lambda up: pickle.loads(pickle.dumps(up))])
@@ -128,7 +137,10 @@ def _train_one_process(rank: int, folder: str, backends: list[str]) -> None:
             parallel.zero_grad()
             parallel(x[rank : rank + 1]).square().sum().backward()
         torch.save([p.grad for p in up.parameters()], f'{folder}/{backend}{rank}.pt')
-    torch.distributed.destroy_process_group()
+    torch.distributed.barrier()
+    # Torn down in order, the group can deadlock: its destructor joins gloo's thread while holding
+    # the GIL, which that thread wants in order to release its last work item.
+    os._exit(0)
 
 
 def test_two_processes_average_their_gradients(tmp_path):
