@@ -101,6 +101,8 @@ setup(
         **{stack: requirements + COMMON for stack, requirements in OPENMMLAB.items()},
         'tests': [
             'pytest>=8',
+            'pytest-timeout',
+            'pytest-xdist',
             'hypothesis',
             'fvcore',
             'ruff',

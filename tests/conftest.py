@@ -39,20 +39,14 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-_PARITY_ROWS = pytest.StashKey[list]()
-
-
-@pytest.fixture
-def parity_rows(request) -> list[tuple[str, float, float, str]]:
-    """Rows ``(case, forward error, worst gradient error, its key)`` for the table at the end."""
-    return request.config.stash.setdefault(_PARITY_ROWS, [])
-
-
-def pytest_terminal_summary(terminalreporter, config) -> None:
-    rows = config.stash.get(_PARITY_ROWS, [])
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print what the tests recorded as ``parity``: a case, its errors, the worst gradient."""
+    reports = terminalreporter.getreports('passed') + terminalreporter.getreports('failed')
+    properties = [item for report in reports for item in report.user_properties]
+    rows = [value for name, value in properties if name == 'parity']
     if not rows:
         return
     terminalreporter.section('parity with the published implementations')
     terminalreporter.write_line(f'{"case":<34} {"forward":>9} {"backward":>9}  worst gradient')
-    for case, forward, backward, worst in rows:
+    for case, forward, backward, worst in sorted(rows):
         terminalreporter.write_line(f'{case:<34} {forward:9.1e} {backward:9.1e}  {worst}')

@@ -104,7 +104,7 @@ def test_every_family_has_vectors(golden_dir):
 
 
 @pytest.mark.parametrize('name', CASES or ['MMDYSAMPLE_GOLDEN is unset'])
-def test_parity(name, golden_dir, parity_rows):
+def test_parity(name, golden_dir, record_property):
     with np.load(golden_dir / f'{name}.npz') as file:
         meta = json.loads(str(file['meta']))
         case = {key: torch.from_numpy(file[key]) for key in file.files if key != 'meta'}
@@ -116,7 +116,7 @@ def test_parity(name, golden_dir, parity_rows):
     errors = {key: relative_error(grad, case[key]) for key, grad in grads.items()}
     worst = max(errors, key=errors.get)
     forward = relative_error(out, case['out'])
-    parity_rows.append((name, forward, errors[worst], worst))
+    record_property('parity', (name, forward, errors[worst], worst))
     assert out.dtype == torch.float32
     assert forward <= OUT_TOLERANCE
     assert errors[worst] <= GRAD_TOLERANCE, worst
