@@ -16,6 +16,7 @@ from mmdysample.analysis.formulations import (
     published_sampling,
 )
 from mmdysample.ops import dysample
+from mmdysample.ops.dysample import bag
 
 FORMATS = (torch.contiguous_format, torch.channels_last)  # each has an implementation of its own
 
@@ -149,9 +150,25 @@ def test_half_features_cost_no_more_than_their_rounding(dtype, width, x_format):
     assert error_in_half > 20 * bound  # pixels next to each other fall on one coordinate
 
 
-def test_channels_last_stays_channels_last():
-    tensors, options, _ = random_case(x_format=torch.channels_last)
-    assert dysample(**tensors, **options).is_contiguous(memory_format=torch.channels_last)
+@pytest.mark.parametrize('x_format', FORMATS)
+@pytest.mark.parametrize('differentiated', [False, True])
+def test_the_result_is_laid_out_as_x_is(differentiated, x_format):
+    tensors, options, _ = random_case(x_format=x_format)
+    tensors['x'].requires_grad_(differentiated)
+    out = dysample(**tensors, **options)
+    assert out.is_contiguous(memory_format=x_format)
+    assert out.is_contiguous() == (x_format == torch.contiguous_format)
+
+
+def test_rows_beyond_int32_are_counted_in_int64(monkeypatch):
+    tensors, options, grad = random_case(x_format=torch.channels_last, batch=2, dynamic=True)
+    narrow = run(tensors, options, grad)
+    arguments = (*tensors.values(), *options.values())
+    assert bag.four_rows(*arguments)[0].dtype == torch.int32
+    monkeypatch.setattr(bag, 'INT32_ELEMENTS', 0)
+    assert bag.four_rows(*arguments)[0].dtype == torch.int64
+    for name, value in run(tensors, options, grad).items():
+        assert torch.equal(value, narrow[name])
 
 
 def test_integers_and_other_shapes_are_refused():

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from mmdysample.ops.dysample.reference import sampling_positions
 
+INT32_ELEMENTS = 2**31
+"""What has so many elements is indexed in int64."""
+
 
 def dysample_bag(
     x: Tensor,
@@ -30,9 +33,10 @@ def dysample_bag(
         x, offset, scope, scale_factor, groups, style, scope_factor, init, size
     )
     sampled = F.embedding_bag(
-        rows,
+        rows.flatten(),
         x.to(weights.dtype).permute(0, 2, 3, 1).reshape(-1, channels // groups),
-        per_sample_weights=weights,
+        torch.arange(0, rows.numel(), 4, dtype=rows.dtype),  # where bags start
+        per_sample_weights=weights.flatten(),
         mode='sum',
     )
     return sampled.view(n, *size, channels).permute(0, 3, 1, 2).to(x.dtype)
@@ -54,16 +58,17 @@ def four_rows(
     Returns:
         tuple[Tensor, Tensor]: Indices into the ``N * H * W * G`` rows of ``C / G`` channels that
         a channels_last ``x`` consists of, and float32 or wider weights; each
-        ``(N * h' * w' * G, 4)``.
+        ``(N * h' * w' * G, 4)``. Indices are int32 where that can count both, int64 otherwise.
     """
     n, _, height, width = x.shape
-    positions = sampling_positions(
+    px, py = sampling_positions(
         x, offset, scope, scale_factor, groups, style, scope_factor, init, size
     )
-    px, py = (axis.permute(0, 2, 3, 1) for axis in positions)
-    left, right, left_weight, right_weight = _neighbours(px, width)
-    top, bottom, top_weight, bottom_weight = _neighbours(py, height)
-    image = torch.arange(n, device=x.device).view(n, 1, 1, 1) * height
+    # Sorting indices is a good part of the lookup's backward pass, and half as long in int32.
+    index = torch.int32 if 4 * px.numel() < INT32_ELEMENTS else torch.int64
+    left, right, left_weight, right_weight = _neighbours(px, width, index)
+    top, bottom, top_weight, bottom_weight = _neighbours(py, height, index)
+    image = torch.arange(n, dtype=index, device=x.device).view(n, 1, 1, 1) * height
     top, bottom = (image + top) * width, (image + bottom) * width
     pixels = torch.stack((top + left, top + right, bottom + left, bottom + right), dim=-1)
     weights = torch.stack(
@@ -75,7 +80,7 @@ def four_rows(
         ),
         dim=-1,
     )
-    group = torch.arange(groups, device=x.device)[:, None]
+    group = torch.arange(groups, dtype=index, device=x.device)[:, None]
     return (pixels * groups + group).view(-1, 4), weights.view(-1, 4)
 
 
@@ -84,10 +89,13 @@ def is_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
-def _neighbours(position: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The two pixels around each position on one axis, and their weights."""
-    position = F.hardtanh(position, 0, length - 1)  # passes no gradient at its limits
-    lower = position.detach().nan_to_num().floor()
+def _neighbours(
+    position: Tensor, length: int, index: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The two pixels around each position on one axis, and their weights, groups last."""
+    # hardtanh passes no gradient at its limits.
+    position = F.hardtanh(position, 0, length - 1, inplace=True).permute(0, 2, 3, 1)
+    lower = position.detach().nan_to_num().floor_()
     upper_weight = position - lower
-    lower = lower.long()
+    lower = lower.to(index)
     return lower, (lower + 1).clamp_(max=length - 1), 1 - upper_weight, upper_weight

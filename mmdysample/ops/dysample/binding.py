@@ -11,11 +11,8 @@ import triton.language as tl
 from torch import Tensor
 
 from mmdysample.ops.backend import on_device
-from mmdysample.ops.dysample.bag import four_rows, is_channels_last
+from mmdysample.ops.dysample.bag import INT32_ELEMENTS, four_rows, is_channels_last
 from mmdysample.ops.dysample.kernel import dysample_backward_kernel, dysample_forward_kernel
-
-INT32_ELEMENTS = 2**31
-"""Maps with so many elements are indexed in int64."""
 
 
 class Tile(NamedTuple):
@@ -268,5 +265,5 @@ def _add_in_order(
     grad = grad.permute(0, 2, 3, 1).reshape(-1, channels // groups).float()
     by_row = grad.new_zeros(n * height * width * groups, channels // groups)
     for corner in range(4):
-        by_row.index_add_(0, rows[:, corner], grad * weights[:, corner, None])
+        by_row.index_add_(0, rows[:, corner].long(), grad * weights[:, corner, None])
     total.add_(by_row.view(n, height, width, channels).permute(0, 3, 1, 2))

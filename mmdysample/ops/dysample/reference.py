@@ -92,10 +92,11 @@ def dysample_reference(
     # by its padding_mode keeps a NaN position NaN; hardtanh passes no gradient at its limits.
     units = (2 / _span(width), 2 / _span(height))
     options = (scale_factor, groups, style, scope_factor, init, size, units, -1.0)
-    grid = torch.stack(sampling_positions(x, offset, scope, *options), dim=-1)
+    # x and y as planes: as they come, and grid_sample reads planes as fast as pairs.
+    grid = torch.stack(sampling_positions(x, offset, scope, *options), dim=2)
     sampled = F.grid_sample(
         x.to(grid.dtype).reshape(n * groups, channels // groups, height, width),
-        F.hardtanh(grid).flatten(0, 1),
+        F.hardtanh(grid, inplace=True).flatten(0, 1).permute(0, 2, 3, 1),
         mode='bilinear',
         padding_mode='zeros',
         align_corners=True,
@@ -103,6 +104,8 @@ def dysample_reference(
     return sampled.view(n, channels, *size).to(x.dtype)
 
 
-def _span(length: int) -> int:
+def _span(length: int | Tensor) -> int | Tensor:
     """Steps between the outer pixel centres of an axis; a single pixel counts as one."""
-    return length - 1 if torch.jit.is_tracing() or length > 1 else 1
+    if isinstance(length, Tensor):  # what torch.jit.trace makes of a size
+        return (length - 1).clamp(min=1)
+    return max(length - 1, 1)
