@@ -9,6 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmdysample.ops.backend import check_backend
 from mmdysample.ops.checks import check_multiple
 from mmdysample.ops.reassembly import reassemble, softmax_kernels
 from mmdysample.upsamplers.base import Upsampler, register_upsampler
@@ -43,6 +44,8 @@ class A2U(Upsampler):
             Defaults to ``in_channels``.
         keep_downsampling (bool): Keep the unused ``bconv_DP``. Without it, loading weights that
             hold it drops it with a log message. Defaults to True.
+        backend (str): ``'auto'``, ``'torch'`` or ``'triton'``, what reassembles; see
+            :func:`mmdysample.ops.reassemble`. Defaults to ``'auto'``.
 
     Raises:
         ValueError: If ``scale_factor`` is not 2 or the guide's channels are no multiple of 32.
@@ -57,8 +60,11 @@ class A2U(Upsampler):
         *,
         guide_channels: int | None = None,
         keep_downsampling: bool = True,
+        backend: str = 'auto',
     ) -> None:
         super().__init__(in_channels, scale_factor, guide_channels=guide_channels)
+        check_backend(backend)
+        self.backend = backend
         if scale_factor != 2:
             raise ValueError(f'scale_factor must be 2 for A2U, got {scale_factor}')
         self.kernel_gen = _KernelGenerator(self.guide_channels, keep_downsampling)
@@ -71,7 +77,8 @@ class A2U(Upsampler):
 
     def upsample(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Predict a kernel for every output pixel and reassemble ``x`` with it."""
-        return reassemble(x, self.kernel_gen(guide), kernel_size=UP_KERNEL, size=size)
+        options = dict(kernel_size=UP_KERNEL, size=size, backend=self.backend)
+        return reassemble(x, self.kernel_gen(guide), **options)
 
     def macs(self, height: int, width: int) -> int:
         """Filters, affinity, kernels and taps per pixel; three projections of pooled guides."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmdysample.ops.backend import check_backend
 from mmdysample.ops.checks import check_multiple, check_positive
 from mmdysample.ops.reassembly import reassemble, softmax_kernels
 from mmdysample.upsamplers.base import Upsampler, register_upsampler
@@ -25,6 +26,8 @@ class CARAFE(Upsampler):
         encoder_kernel (int): Side of the convolution that predicts kernels, odd. Defaults to 3.
         encoder_dilation (int): Its dilation. Defaults to 1.
         compressed_channels (int): Channels that it reads. Defaults to 64.
+        backend (str): ``'auto'``, ``'torch'`` or ``'triton'``, what reassembles; see
+            :func:`mmdysample.ops.reassemble`. Defaults to ``'auto'``.
 
     Raises:
         ValueError: If an option is out of range or ``up_group`` does not divide ``in_channels``.
@@ -40,8 +43,11 @@ class CARAFE(Upsampler):
         encoder_kernel: int = 3,
         encoder_dilation: int = 1,
         compressed_channels: int = 64,
+        backend: str = 'auto',
     ) -> None:
         super().__init__(in_channels, scale_factor)
+        check_backend(backend)
+        self.backend = backend
         check_positive('up_kernel', up_kernel, odd=True)
         check_positive('encoder_kernel', encoder_kernel, odd=True)
         check_positive('encoder_dilation', encoder_dilation)
@@ -78,6 +84,7 @@ class CARAFE(Upsampler):
             groups=self.up_group,
             scale_factor=self.scale_factor,
             size=size,
+            backend=self.backend,
         )
 
     def macs(self, height: int, width: int) -> int:

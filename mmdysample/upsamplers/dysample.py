@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mmdysample.ops.backend import check_backend
 from mmdysample.ops.dysample import INITS, STYLES, dysample, full_precision
@@ -189,8 +190,18 @@ class DySample(Upsampler):
 
 
 def _project(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Apply a 1x1 convolution in float32 or wider: offsets become positions."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    bias = None if conv.bias is None else conv.bias.to(dtype)
+    """Apply a 1x1 convolution in float32 or wider: offsets become positions.
+
+    Of features in half precision no wider copy is kept for the backward pass.
+    """
+    recompute = torch.is_grad_enabled() and x.dtype in (torch.float16, torch.bfloat16)
     with full_precision(x.device):
-        return F.conv2d(x.to(dtype), conv.weight.to(dtype), bias)
+        if not recompute:
+            return _wide_conv(x, conv.weight, conv.bias)
+        options = dict(use_reentrant=False, preserve_rng_state=False)
+        return checkpoint(_wide_conv, x, conv.weight, conv.bias, **options)
+
+
+def _wide_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return F.conv2d(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))

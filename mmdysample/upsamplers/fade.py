@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmdysample.ops.backend import check_backend
 from mmdysample.ops.checks import check_positive
 from mmdysample.ops.reassembly import reassemble, softmax_kernels
 from mmdysample.upsamplers.base import Upsampler, register_upsampler
@@ -38,6 +39,8 @@ class FADE(Upsampler):
             Defaults to True.
         lite (bool): Compress to ``k * k`` channels and convolve these depth-wise: the type
             ``fade_lite``. Defaults to False.
+        backend (str): ``'auto'``, ``'torch'`` or ``'triton'``, what reassembles; see
+            :func:`mmdysample.ops.reassemble`. Defaults to ``'auto'``.
 
     Raises:
         ValueError: If an option is out of range, or the gate meets different channel numbers.
@@ -54,8 +57,11 @@ class FADE(Upsampler):
         up_kernel_size: int = 5,
         gating: bool = True,
         lite: bool = False,
+        backend: str = 'auto',
     ) -> None:
         super().__init__(in_channels, scale_factor, guide_channels=guide_channels)
+        check_backend(backend)
+        self.backend = backend
         check_positive('up_kernel_size', up_kernel_size, odd=True)
         if scale_factor != 2:
             raise ValueError(f'scale_factor must be 2 for FADE, got {scale_factor}')
@@ -85,7 +91,8 @@ class FADE(Upsampler):
     def upsample(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Reassemble ``x``, blend in the guide where gated, and cut to ``size``."""
         kernels = self.ker_generator(guide, x)
-        out = reassemble(x, kernels, kernel_size=self.up_kernel_size, size=size)
+        options = dict(kernel_size=self.up_kernel_size, size=size, backend=self.backend)
+        out = reassemble(x, kernels, **options)
         if not self.gating:
             return out
         height, width = size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mmdysample.ops.backend import check_backend
 from mmdysample.ops.checks import check_multiple, check_positive
 from mmdysample.ops.reassembly import reassemble, softmax_kernels, window_similarity
 from mmdysample.upsamplers.base import Upsampler, register_upsampler
@@ -33,6 +34,8 @@ class SAPA(Upsampler):
             compares them unprojected, which needs equal channel numbers. Defaults to 32.
         qkv_bias (bool): Give the projections biases. Defaults to True.
         norm (bool): Normalise guide and ``x`` first, in 32 groups. Defaults to True.
+        backend (str): ``'auto'``, ``'torch'`` or ``'triton'``, what reassembles; see
+            :func:`mmdysample.ops.reassemble`. Defaults to ``'auto'``.
 
     Raises:
         ValueError: If an option is out of range or channel numbers do not fit.
@@ -50,8 +53,11 @@ class SAPA(Upsampler):
         embedding_dim: int | None = 32,
         qkv_bias: bool = True,
         norm: bool = True,
+        backend: str = 'auto',
     ) -> None:
         super().__init__(in_channels, scale_factor, guide_channels=guide_channels)
+        check_backend(backend)
+        self.backend = backend
         check_positive('up_kernel_size', up_kernel_size, odd=True)
         self.up_kernel_size = up_kernel_size
         self.embedding_dim = embedding_dim
@@ -84,7 +90,11 @@ class SAPA(Upsampler):
 
     def upsample(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Compare the guide with ``x`` and reassemble ``x`` by similarity."""
-        window = dict(kernel_size=self.up_kernel_size, scale_factor=self.scale_factor)
+        window = dict(
+            kernel_size=self.up_kernel_size,
+            scale_factor=self.scale_factor,
+            backend=self.backend,
+        )
         query, key = self.q(self.norm_y(guide)), self.k(self.norm_x(x))
         kernels = softmax_kernels(window_similarity(query, key, **window))
         return reassemble(x, kernels, size=size, **window)

@@ -22,6 +22,12 @@ def device() -> torch.device:
     return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 
+@pytest.fixture(autouse=True)
+def _nothing_compiled_yet():
+    """Compilers keep what they compiled, and count it, per process: each test starts afresh."""
+    torch._dynamo.reset()
+
+
 @pytest.fixture
 def poisoned_memory(monkeypatch):
     """Fill what ``torch.empty`` and its kin give with NaN: unwritten results then show."""

@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 
-from mmdysample import DySample
+from mmdysample import DySample, build_upsampler
 from mmdysample.ops import backend as backends
 from mmdysample.ops.backend import can_run_triton, check_backend, choose_backend
 
@@ -70,11 +70,29 @@ def test_the_automatic_choice_falls_back_with_one_line(monkeypatch, caplog):
 
 
 @pytest.mark.skipif(not backends.HAS_TRITON, reason='triton is not installed')
-@pytest.mark.parametrize('style', ['lp', 'pl'])
-def test_modules_take_either_backend_and_agree(device, style):
-    ours = DySample(8, groups=2, style=style, dyscope=True, backend='triton').to(device)
-    torch.nn.init.normal_(ours.offset.weight)
-    theirs = DySample(8, groups=2, style=style, dyscope=True, backend='torch').to(device)
+@pytest.mark.parametrize('chosen_by', ['argument', 'environment'])
+@pytest.mark.parametrize(
+    'name', ['dysample_plus', 'dysample_s_plus', 'carafe', 'a2u', 'fade', 'sapa_b']
+)
+def test_modules_take_either_backend_and_agree(device, name, chosen_by, monkeypatch):
+    options = {'backend': 'triton'} if chosen_by == 'argument' else {}
+    ours = build_upsampler(dict(type=name, **options), 32).to(device)
+    theirs = build_upsampler(dict(type=name, backend='torch'), 32).to(device)
+    with torch.no_grad():
+        for parameter in ours.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
     theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(1, 8, 4, 3, device=device)
-    torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=0)
+    x, guide = (torch.randn(1, 32, *size, device=device) for size in ((3, 2), (6, 4)))
+    if chosen_by == 'environment':
+        monkeypatch.setenv(backends.VARIABLE, 'triton')
+    torch.testing.assert_close(ours(x, guide), theirs(x, guide), atol=1e-4, rtol=1e-4)
+    monkeypatch.setattr(backends, 'HAS_TRITON', False)  # what has not asked for it never notices
+    theirs(x, guide)
+    with pytest.raises(RuntimeError, match="backend 'triton' cannot run here"):
+        ours(x, guide)
+
+
+@pytest.mark.parametrize('name', ['carafe', 'a2u', 'fade', 'sapa_b'])
+def test_every_module_refuses_unknown_backends(name):
+    with pytest.raises(ValueError, match=r"backend .*'auto', 'torch', 'triton'.* got 'cuda'"):
+        build_upsampler(dict(type=name, backend='cuda'), 32)
