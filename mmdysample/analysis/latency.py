@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +19,11 @@ from mmdysample.analysis.formulations import (
     initial_displacement,
     published_sampling,
 )
-from mmdysample.analysis.provenance import provenance
+from mmdysample.analysis.provenance import provenance, save
+from mmdysample.analysis.stopwatch import device_name, measure, peak_memory, progress, spread
 from mmdysample.ops import dysample
-from mmdysample.ops.backend import can_run_triton
+from mmdysample.ops.backend import HAS_TRITON, can_run_triton
+from mmdysample.ops.reassembly.mmcv_carafe import mmcv_has_cuda
 from mmdysample.upsamplers import build_upsampler, upsampler_names
 
 CHANNELS, GROUPS, SCALE = 256, 4, 2
@@ -122,23 +121,36 @@ def sampling_contestants(
 def upsampler_contestants(
     shapes: Shapes, dtype: torch.dtype, memory_format: torch.memory_format, device: torch.device
 ) -> Iterator[Contestant]:
-    """Every registered upsampler and the published DySample, as whole modules."""
+    """Every registered upsampler and other implementations of two, as whole modules."""
     features = list(_features(shapes, dtype, memory_format, device))
     guides = [
         torch.randn(n, CHANNELS, SCALE * h, SCALE * w, dtype=dtype, device=device).requires_grad_()
         for n, h, w in shapes
     ]
     names = ['bilinear', *(n for n in upsampler_names() if n not in ('bilinear', 'interpolate'))]
-    modules: dict[str, nn.Module] = {name: build_upsampler(name, CHANNELS) for name in names}
-    modules['published dysample'] = PublishedDySample(CHANNELS)
-    for name, module in modules.items():
+    modules = {name: build_upsampler(name, CHANNELS) for name in names}
+    for name, module in (modules | other_implementations(device)).items():
         module = module.to(device, memory_format=memory_format)
-        if name == 'published dysample' or not module.guided:
-            steps = [(module, [x]) for x in features]
-        else:
+        if getattr(module, 'guided', False):
             steps = [(module, [x, g]) for x, g in zip(features, guides, strict=True)]
+        else:
+            steps = [(module, [x]) for x in features]
         trained = [p for p in module.parameters() if p.requires_grad]
         yield Contestant(name, steps, trained)
+
+
+def other_implementations(device: torch.device) -> dict[str, nn.Module]:
+    """DySample as published; on a GPU, CARAFE by our kernel alone and by MMCV's module."""
+    modules: dict[str, nn.Module] = {'published dysample': PublishedDySample(CHANNELS)}
+    if device.type == 'cuda' and HAS_TRITON:
+        modules['carafe (triton)'] = build_upsampler(
+            dict(type='carafe', backend='triton'), CHANNELS
+        )
+    if device.type == 'cuda' and mmcv_has_cuda():
+        from mmcv.ops import CARAFEPack
+
+        modules['carafe (mmcv)'] = CARAFEPack(CHANNELS, SCALE)
+    return modules
 
 
 def check(device: torch.device, dtype: torch.dtype) -> None:
@@ -173,71 +185,6 @@ def copy_bandwidth(device: torch.device, elements: int) -> float:
     return 2 * source.nbytes / statistics.median(times[0])
 
 
-def measure(
-    runs: Sequence[Callable[[], Any]], rounds: int, device: torch.device
-) -> tuple[list[list[float]], list[str]]:
-    """Time functions in turn, so that whatever disturbs the machine disturbs all of them.
-
-    On a GPU each function is captured as a graph and its replay timed by events, which leaves the
-    time that Python takes to launch kernels out; where that fails, the plain call is timed.
-
-    Returns:
-        tuple: Seconds of every run of every function, and how each was timed.
-    """
-    prepared = [_prepare(run, device) for run in runs]
-    times: list[list[float]] = [[] for _ in runs]
-    for _ in range(rounds):
-        for (run, _), record in zip(prepared, times, strict=True):
-            record.append(_time(run, device))
-    return times, [how for _, how in prepared]
-
-
-def _prepare(run: Callable[[], Any], device: torch.device) -> tuple[Callable[[], Any], str]:
-    run()
-    if device.type != 'cuda':
-        return run, 'call'
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph):
-            run()
-    except RuntimeError:  # it waits for the host, or copies from it: not capturable
-        torch.cuda.synchronize()
-        return run, 'call'
-    return graph.replay, 'graph'
-
-
-def _time(run: Callable[[], Any], device: torch.device) -> float:
-    if device.type != 'cuda':
-        start = time.perf_counter()
-        run()
-        return time.perf_counter() - start
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    run()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3
-
-
-def peak_memory(run: Callable[[], Any], device: torch.device) -> float | None:
-    """Megabytes that a run needs beside its arguments at its worst; None on the CPU."""
-    if device.type != 'cuda':
-        return None
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    run()
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before) / 2**20
-
-
 def race(contestants: Sequence[Contestant], rounds: int, device: torch.device) -> list[dict]:
     """Time contestants, forward and forward with backward; rows for the result file."""
     rows = []
@@ -247,14 +194,12 @@ def race(contestants: Sequence[Contestant], rounds: int, device: torch.device) -
         times, how = measure(runs, rounds, device)
         baseline = statistics.median(times[0])  # bilinear comes first
         for contestant, seconds, peak, way in zip(contestants, times, memory, how, strict=True):
-            low, median, high = statistics.quantiles(seconds, n=4, method='inclusive')
             rows.append(
                 dict(
                     contestant=contestant.name,
                     what=what,
-                    median_ms=median * 1e3,
-                    quartiles_ms=[low * 1e3, high * 1e3],
-                    to_bilinear=median / baseline,
+                    **spread(seconds),
+                    to_bilinear=statistics.median(seconds) / baseline,
                     peak_mib=peak,
                     timed=way,
                 )
@@ -285,7 +230,7 @@ def run_preset(
         if not (kind == 'upsamplers' and (layout != 'nchw' or dtype != preset['dtypes'][0]))
     ]
     rows = []
-    for kind, workload, dtype, layout in _progress(heats):
+    for kind, workload, dtype, layout in progress(heats):
         arguments = WORKLOADS[workload], getattr(torch, dtype), FORMATS[layout], device
         heat = dict(kind=kind, workload=workload, dtype=dtype, memory_format=layout)
         pixels = sum(n * h * w for n, h, w in WORKLOADS[workload])
@@ -313,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ceiling, rows = run_preset(PRESETS[options.preset], device, options.rounds)
     result = dict(
         **provenance(),
-        device=torch.cuda.get_device_name() if device.type == 'cuda' else _cpu_name(),
+        device=device_name(device),
         threads=torch.get_num_threads(),
         seed=options.seed,
         rounds=options.rounds,
@@ -324,9 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     print(to_markdown(result))
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=1) + '\n')
-        options.out.with_suffix('.md').write_text(to_markdown(result) + '\n')
+        save(result, to_markdown(result), options.out)
     if options.plot:
         plot(result, options.plot)
 
@@ -337,17 +280,3 @@ def _features(
     for n, h, w in shapes:
         x = torch.randn(n, CHANNELS, h, w, device=device, dtype=dtype)
         yield x.to(memory_format=memory_format).requires_grad_()
-
-
-def _progress(items: list) -> Iterator:
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return iter(items)
-    return tqdm(items, unit='heat')
-
-
-def _cpu_name() -> str:
-    lines = Path('/proc/cpuinfo').read_text().splitlines() if Path('/proc/cpuinfo').exists() else []
-    models = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-    return f'{len(models)} x {models[0]}' if models else 'CPU'

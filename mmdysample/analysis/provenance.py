@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shlex
 import subprocess
@@ -41,6 +42,13 @@ def provenance() -> dict[str, Any]:
         versions=_versions(),
         revision=_revision(root),
     )
+
+
+def save(result: dict[str, Any], tables: str, path: Path) -> None:
+    """Write a result as JSON to ``path``, and its tables as Markdown beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + '\n')
+    path.with_suffix('.md').write_text(tables + '\n')
 
 
 def _versions() -> dict[str, str]:

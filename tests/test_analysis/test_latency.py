@@ -37,3 +37,18 @@ def test_nothing_is_timed_that_computes_something_else(monkeypatch):
     monkeypatch.setattr(latency, 'gather_sampling', lambda *a: right(*a) + 1e-3)
     with pytest.raises(RuntimeError, match=r'gather in torch\.float32 is off by 0\.001'):
         latency.check(torch.device('cpu'), torch.float32)
+
+
+def test_rivals_run_in_their_best_form_where_there_is_one(monkeypatch):
+    cpu, cuda = torch.device('cpu'), torch.device('cuda')
+    assert list(latency.other_implementations(cpu)) == ['published dysample']
+    monkeypatch.setattr(latency, 'mmcv_has_cuda', lambda: False)
+    monkeypatch.setattr(latency, 'HAS_TRITON', True)
+    names = ['published dysample', 'carafe (triton)']
+    assert list(latency.other_implementations(cuda)) == names
+    pack = pytest.importorskip('mmcv.ops').CARAFEPack
+    monkeypatch.setattr(latency, 'mmcv_has_cuda', lambda: True)
+    modules = latency.other_implementations(cuda)
+    assert list(modules) == [*names, 'carafe (mmcv)']
+    assert isinstance(modules['carafe (mmcv)'], pack)
+    assert modules['carafe (triton)'].backend == 'triton'

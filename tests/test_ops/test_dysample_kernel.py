@@ -68,7 +68,7 @@ cases = st.fixed_dictionaries(
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.usefixtures('poisoned_memory')
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(case=cases, tile=st.sampled_from([(16, 16), (8, 32), (4, 8)]))
 @example(case=dict(height=1, width=1, dynamic=True), tile=(4, 4))  # nowhere to go
 @example(case=dict(height=1, width=7, reach=0.0), tile=(2, 16))  # offsets on the border
@@ -84,20 +84,14 @@ def test_kernels_match_the_loops(dtype, device, case, tile):
 
 
 @pytest.mark.parametrize('x_format', FORMATS)
-@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf'), 3e38])
-def test_wild_offsets_stay_within_the_map_and_nan_within_its_pixel(device, value, x_format):
+def test_wild_offsets_stay_within_the_map_and_nan_within_its_pixel(device, x_format):
     tensors, options, grad = random_case(device, x_format=x_format, batch=2, share=3)
-    tensors['offset'][1, 0, 2, 3] = value  # x component, group 0, sub-position (0, 0)
-    actual = run(tensors, options, grad)['out']
-    clean = dysample(**tensors | {'offset': tensors['offset'].nan_to_num(0, 0, 0)}, **options)
-    hit = torch.zeros_like(actual, dtype=torch.bool)
-    hit[1, :3, 4, 6] = True
-    torch.testing.assert_close(actual[~hit], clean[~hit], atol=1e-5, rtol=0)
-    if value != value:
-        assert actual[hit].isnan().all()
-    else:
-        expected = dysample_loops(**tensors, **options)[hit.cpu()]
-        torch.testing.assert_close(actual[hit].double().cpu(), expected, atol=1e-5, rtol=0)
+    wild = torch.tensor([float('nan'), float('inf'), -float('inf'), 3e38])
+    tensors['offset'][1, 0, 2, :4] = wild  # x component, group 0, sub-position (0, 0)
+    actual = run(tensors, options, grad)['out'].double().cpu()
+    expected = dysample_loops(**tensors, **options)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0, equal_nan=True)
+    assert actual.isnan().sum() == actual[1, :3, 4, 0].isnan().sum() == 3
 
 
 @pytest.mark.parametrize('side', [0, 1])
@@ -169,7 +163,7 @@ def test_odd_inputs(device, style):
 @pytest.mark.parametrize('x_format', FORMATS)
 def test_deterministic_mode(device, x_format, monkeypatch):
     tensors, options, grad = random_case(
-        device, dynamic=True, batch=2, x_format=x_format, reach=9.0
+        device, dynamic=True, groups=1, height=3, width=3, x_format=x_format, reach=9.0
     )
     usual = run(tensors, options, grad)
     used = []
