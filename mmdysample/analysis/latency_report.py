@@ -29,18 +29,22 @@ def to_markdown(result: dict[str, Any]) -> str:
 
 def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield (
-        '| | forward / bilinear | forward, ms (quartiles) | of the ceiling '
-        '| + backward / bilinear | + backward, ms (quartiles) | peak, MiB |'
+        '| | forward / bilinear | / published | forward, ms (quartiles) | of the ceiling '
+        '| + backward / bilinear | / published | + backward, ms (quartiles) | peak, MiB |'
     )
-    yield '| --- | ---: | ---: | ---: | ---: | ---: | ---: |'
+    yield '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |'
     both = {(row['contestant'], row['what']): row for row in rows}
-    for name in dict.fromkeys(row['contestant'] for row in rows):
+    names = list(dict.fromkeys(row['contestant'] for row in rows))
+    (published,) = (name for name in names if name.startswith('published'))
+    for name in names:
         forward, backward = both[name, 'forward'], both[name, 'forward_backward']
         peak = backward['peak_mib']
         yield (
-            f'| {name} | {forward["to_bilinear"]:.2f} | {_spread(forward)} '
-            f'| {forward["of_ceiling"]:.0%} | {backward["to_bilinear"]:.2f} | {_spread(backward)} '
-            f'| {"" if peak is None else f"{peak:.0f}"} |'
+            f'| {name} | {forward["to_bilinear"]:.2f} '
+            f'| {forward["median_ms"] / both[published, "forward"]["median_ms"]:.2f} '
+            f'| {_spread(forward)} | {forward["of_ceiling"]:.0%} | {backward["to_bilinear"]:.2f} '
+            f'| {backward["median_ms"] / both[published, "forward_backward"]["median_ms"]:.2f} '
+            f'| {_spread(backward)} | {"" if peak is None else f"{peak:.0f}"} |'
         )
 
 
