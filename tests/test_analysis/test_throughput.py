@@ -19,7 +19,7 @@ SEGFORMER = next(host for host in HOSTS if host.name == 'SegFormer-B1')
 
 def test_a_run_times_every_model_and_pass(tmp_path, capsys):
     out = tmp_path / 'result.json'
-    options = '--device cpu --shrink 16 --rounds 1 --training --upsamplers dysample nearest'
+    options = '--device cpu --shrink 8 --rounds 1 --training --upsamplers dysample nearest'
     throughput.main([*options.split(), '--out', str(out)])
     result = json.loads(out.read_text())
     assert {'command', 'device', 'versions', 'revision', 'seed'} <= set(result)
