@@ -1,5 +1,7 @@
 """Fill the tables of docs/detection.md from nuclei.json, panoptic.json and the published figures.
 
+A table whose JSON is not there says so.
+
 Run from the repository root: python docs/benchmarks/detection.py
 """
 
@@ -80,14 +82,15 @@ def checkpoints_table() -> str:
 def main() -> None:
     """Fill in the tables."""
     text = PAGE.read_text()
-    for name, made in (
-        ('nuclei', nuclei_table()),
-        ('panoptic', panoptic_table()),
-        ('checkpoints', checkpoints_table()),
-    ):
-        pattern = rf'(<!-- table: {name} -->\n).*?(<!-- end -->)'
-        text = re.sub(pattern, lambda m, made=made: f'{m[1]}\n{made}\n\n{m[2]}', text, flags=re.S)
-    PAGE.write_text(text)
+    for name, make in (('nuclei', nuclei_table), ('panoptic', panoptic_table)):
+        text = fill(text, name, make() if (HERE / f'{name}.json').exists() else 'Not measured yet.')
+    PAGE.write_text(fill(text, 'checkpoints', checkpoints_table()))
+
+
+def fill(text: str, name: str, made: str) -> str:
+    """Put a table where the page marks its place."""
+    pattern = rf'(<!-- table: {name} -->\n).*?(<!-- end -->)'
+    return re.sub(pattern, lambda m: f'{m[1]}\n{made}\n\n{m[2]}', text, flags=re.S)
 
 
 if __name__ == '__main__':
