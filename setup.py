@@ -105,7 +105,7 @@ setup(
             'pytest-xdist',
             'hypothesis',
             'fvcore',
-            'ruff',
+            'ruff==0.17.6',  # as in .pre-commit-config.yaml
             'wheel',
             "triton; platform_system == 'Linux'",
         ],

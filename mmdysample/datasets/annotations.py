@@ -80,9 +80,16 @@ def run_lengths(mask: np.ndarray) -> dict:
 def instance_annotations(parts: list[Segment]) -> list[dict]:
     """COCO annotations of the things, but for ``id`` and ``image_id``."""
     return [
-        dict(category_id=part.label + 1, bbox=list(part.box), area=part.area,
-             iscrowd=int(part.crowd), segmentation=run_lengths(part.mask))
-        for part in parts if part.thing]
+        dict(
+            category_id=part.label + 1,
+            bbox=list(part.box),
+            area=part.area,
+            iscrowd=int(part.crowd),
+            segmentation=run_lengths(part.mask),
+        )
+        for part in parts
+        if part.thing
+    ]
 
 
 def panoptic_annotation(parts: list[Segment]) -> tuple[np.ndarray, list[dict]]:
@@ -93,8 +100,15 @@ def panoptic_annotation(parts: list[Segment]) -> tuple[np.ndarray, list[dict]]:
         red, green, _ = PALETTE[part.label]
         segment_id = red + 256 * green + 65536 * (number + 1)
         ids[part.mask] = segment_id
-        infos.append(dict(id=segment_id, category_id=part.label + 1, iscrowd=int(part.crowd),
-                          bbox=list(part.box), area=part.area))
+        infos.append(
+            dict(
+                id=segment_id,
+                category_id=part.label + 1,
+                iscrowd=int(part.crowd),
+                bbox=list(part.box),
+                area=part.area,
+            )
+        )
     return np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8), infos
 
 
@@ -107,5 +121,7 @@ def categories(panoptic: bool) -> list[dict]:
     """COCO's category table, ids from 1; the panoptic one has the stuff too, and colours."""
     if not panoptic:
         return [dict(id=i, name=name) for i, name in enumerate(THINGS, 1)]
-    return [dict(id=i, name=name, isthing=int(name not in STUFF), color=list(colour))
-            for i, (name, colour) in enumerate(zip(CLASSES, PALETTE, strict=True), 1)]
+    return [
+        dict(id=i, name=name, isthing=int(name not in STUFF), color=list(colour))
+        for i, (name, colour) in enumerate(zip(CLASSES, PALETTE, strict=True), 1)
+    ]

@@ -22,4 +22,5 @@ class ScenesPanopticDataset(ScenesMixin, CocoPanopticDataset):
     METAINFO = PANOPTIC_METAINFO
     LAYOUT = dict(
         ann_file='annotations/panoptic_{split}.json',
-        data_prefix=dict(img='{split}/', seg='annotations/panoptic_{split}/'))
+        data_prefix=dict(img='{split}/', seg='annotations/panoptic_{split}/'),
+    )

@@ -56,7 +56,7 @@ def colour(rng, hue=None, saturation=(0.35, 0.9), value=(0.35, 0.95)) -> tuple[f
     """A random linear RGB colour; ``hue`` is a range in turns, any hue by default."""
     h = rng.uniform(*(hue or (0.0, 1.0))) % 1.0
     rgb = colorsys.hsv_to_rgb(h, rng.uniform(*saturation), rng.uniform(*value))
-    return tuple(channel ** 2.2 for channel in rgb)
+    return tuple(channel**2.2 for channel in rgb)
 
 
 def white(rng) -> tuple[float, ...]:
@@ -72,24 +72,35 @@ def brown(rng) -> tuple[float, ...]:
 def wooden(rng, cells=4.0, pattern='wood') -> Material:
     """Wood of one tone with a darker grain."""
     base = brown(rng)
-    return Material((base, tuple(0.4 * c for c in base)), pattern, cells, 0.08,
-                    seed=int(rng.integers(16)))
+    return Material(
+        (base, tuple(0.4 * c for c in base)), pattern, cells, 0.08, seed=int(rng.integers(16))
+    )
 
 
 def painted(rng, patterns: str, size: float, gloss=0.0) -> Material:
     """A free colour with white or a second colour, in one of the named patterns."""
     second = white(rng) if rng.random() < 0.5 else colour(rng)
     return Material(
-        (colour(rng), second), str(rng.choice(patterns.split())), rng.uniform(3, 6) / size,
-        rng.uniform(0.02, 0.15), gloss, int(rng.integers(16)))
+        (colour(rng), second),
+        str(rng.choice(patterns.split())),
+        rng.uniform(3, 6) / size,
+        rng.uniform(0.02, 0.15),
+        gloss,
+        int(rng.integers(16)),
+    )
 
 
 def _bar(material: Material, start, end, bottom: float, top: float) -> Frustum:
     """A round bar from ``start`` to ``end``."""
     start, end = np.asarray(start, float), np.asarray(end, float)
     return Frustum(
-        material, start, rotation_onto(end - start), bottom, top,
-        float(np.sqrt(((end - start) ** 2).sum())))
+        material,
+        start,
+        rotation_onto(end - start),
+        bottom,
+        top,
+        float(np.sqrt(((end - start) ** 2).sum())),
+    )
 
 
 def ball(rng: np.random.Generator, size: float) -> Thing:
@@ -133,9 +144,16 @@ def drum(rng: np.random.Generator, size: float) -> Thing:
     hoop = Material((colour(rng, saturation=(0.0, 0.3)),) * 2, gloss=0.5)
     solids = [Frustum(body, bottom=radius, top=radius, height=height)]
     for level in (0.01, 0.31, 0.63, 0.94):
-        solids.append(Frustum(
-            hoop, np.array([0.0, level * height, 0.0]), np.eye(3),
-            1.05 * radius, 1.05 * radius, 0.04 * height))
+        solids.append(
+            Frustum(
+                hoop,
+                np.array([0.0, level * height, 0.0]),
+                np.eye(3),
+                1.05 * radius,
+                1.05 * radius,
+                0.04 * height,
+            )
+        )
     if rng.random() < 0.75:
         return Thing('drum', tuple(solids), ((0, 0, 1.05 * radius),), (height, radius), 0.6)
     lying = axis_rotation('z', np.pi / 2)
@@ -150,10 +168,21 @@ def cone(rng: np.random.Generator, size: float) -> Thing:
     if rng.random() < 0.6:
         orange = colour(rng, hue=(0.02, 0.08), saturation=(0.8, 0.95), value=(0.85, 1.0))
         material = Material((orange, white(rng)), 'stripes', rng.uniform(3, 5) / size, 0.05, 0.2)
-        foot = Box(Material((orange, orange)), np.array([0, 0.02 * size, 0]),
-                   half=(1.15 * radius, 0.02 * size, 1.15 * radius))
-        solids = (foot, Frustum(material, np.array([0, 0.04 * size, 0]), bottom=radius,
-                                top=0.15 * radius, height=0.96 * size))
+        foot = Box(
+            Material((orange, orange)),
+            np.array([0, 0.02 * size, 0]),
+            half=(1.15 * radius, 0.02 * size, 1.15 * radius),
+        )
+        solids = (
+            foot,
+            Frustum(
+                material,
+                np.array([0, 0.04 * size, 0]),
+                bottom=radius,
+                top=0.15 * radius,
+                height=0.96 * size,
+            ),
+        )
     else:
         material = painted(rng, 'plain stripes sectors marble', size, gloss=0.2)
         solids = (Frustum(material, bottom=1.2 * radius, top=0.002, height=size),)
@@ -182,19 +211,34 @@ def table(rng: np.random.Generator, size: float) -> Thing:
     thick = 0.045 * size
     round_top = rng.random() < 0.5
     if round_top:
-        solids = [Frustum(material, np.array([0, height - thick, 0]), bottom=half, top=half,
-                          height=thick)]
+        solids = [
+            Frustum(material, np.array([0, height - thick, 0]), bottom=half, top=half, height=thick)
+        ]
     else:
-        solids = [Box(material, np.array([0, height - thick / 2, 0]),
-                      half=(half, thick / 2, half * rng.uniform(0.6, 1.0)))]
+        solids = [
+            Box(
+                material,
+                np.array([0, height - thick / 2, 0]),
+                half=(half, thick / 2, half * rng.uniform(0.6, 1.0)),
+            )
+        ]
     depth = half if round_top else solids[0].half[2]
     count = 3 if round_top and rng.random() < 0.5 else 4
     radius = size * rng.uniform(0.014, 0.03)
     for angle in np.pi * (2 * np.arange(count) + 1) / count:
-        x, z = np.cos(angle) * half * (0.75 if round_top else 1.2), np.sin(angle) * depth * (
-            0.75 if round_top else 1.2)
-        solids.append(_bar(leg, (1.1 * x, 0, 1.1 * z), (0.95 * x, height - thick, 0.95 * z),
-                           0.7 * radius, radius))
+        x, z = (
+            np.cos(angle) * half * (0.75 if round_top else 1.2),
+            np.sin(angle) * depth * (0.75 if round_top else 1.2),
+        )
+        solids.append(
+            _bar(
+                leg,
+                (1.1 * x, 0, 1.1 * z),
+                (0.95 * x, height - thick, 0.95 * z),
+                0.7 * radius,
+                radius,
+            )
+        )
     reach = half * (1.0 if round_top else 1.35)
     return Thing('table', tuple(solids), ((0, 0, reach),), (height, 0.75 * depth), 0.15)
 
@@ -212,8 +256,9 @@ def fence(rng: np.random.Generator, size: float) -> Thing:
             tall = height / 2 * rng.uniform(0.93, 1.0)
             solids.append(Box(wood, np.array([x, tall, 0]), half=(0.28 * size / count, tall, thin)))
         for level in (0.3, 0.75):
-            solids.append(Box(wood, np.array([0, level * height, 2 * thin]),
-                              half=(half, 0.04 * height, thin)))
+            solids.append(
+                Box(wood, np.array([0, level * height, 2 * thin]), half=(half, 0.04 * height, thin))
+            )
     else:
         for x in (-half, 0, half):
             solids.append(_bar(wood, (x, 0, 0), (x, 1.05 * height, 0), 2 * thin, 2 * thin))
@@ -263,9 +308,10 @@ def tree(rng: np.random.Generator, size: float) -> Thing:
 def _upward(rng) -> np.ndarray:
     direction = rng.normal(size=3)
     direction[1] = abs(direction[1]) + 0.2
-    return direction / np.sqrt((direction ** 2).sum())
+    return direction / np.sqrt((direction**2).sum())
 
 
 BUILDERS = dict(
-    ball=ball, crate=crate, drum=drum, cone=cone, ring=ring, table=table, fence=fence, tree=tree)
+    ball=ball, crate=crate, drum=drum, cone=cone, ring=ring, table=table, fence=fence, tree=tree
+)
 """Class name -> builder."""

@@ -10,8 +10,9 @@ from mmdysample.datasets.metainfo import PALETTE
 from mmdysample.datasets.render import Frame
 from mmdysample.datasets.scenes import render_frame
 
-_NEAR_TO_FAR = np.array([
-    (253, 231, 37), (122, 209, 81), (34, 168, 132), (42, 120, 142), (65, 68, 135), (68, 1, 84)])
+_NEAR_TO_FAR = np.array(
+    [(253, 231, 37), (122, 209, 81), (34, 168, 132), (42, 120, 142), (65, 68, 135), (68, 1, 84)]
+)
 
 
 def draw_instances(frame: Frame) -> np.ndarray:
@@ -25,8 +26,10 @@ def draw_instances(frame: Frame) -> np.ndarray:
     draw = ImageDraw.Draw(image)
     for number, part in enumerate(things):
         x, y, width, height = part.box
-        draw.rectangle((x, y, x + width - 1, y + height - 1),
-                       outline=tuple(int(c) for c in _instance_colour(part.label, number)))
+        draw.rectangle(
+            (x, y, x + width - 1, y + height - 1),
+            outline=tuple(int(c) for c in _instance_colour(part.label, number)),
+        )
     return np.asarray(image)
 
 
@@ -51,8 +54,11 @@ def contact_sheet(seed: int, split: str, count: int, size: tuple[int, int]) -> I
     for index in range(count):
         frame = render_frame(seed, split, index, size)
         cells = [frame.image, draw_instances(frame), draw_semantic(frame), draw_depth(frame)]
-        rows.append(np.concatenate([np.pad(c, ((2, 2), (2, 2), (0, 0)), constant_values=255)
-                                    for c in cells], axis=1))
+        rows.append(
+            np.concatenate(
+                [np.pad(c, ((2, 2), (2, 2), (0, 0)), constant_values=255) for c in cells], axis=1
+            )
+        )
     return Image.fromarray(np.concatenate(rows))
 
 

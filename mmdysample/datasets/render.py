@@ -62,11 +62,16 @@ class Camera:
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Pixels (2, N) of world points (3, N); nan for those that aren't before the camera."""
-        right, down, forward = (dot(axis[:, None], points - self.position[:, None])
-                                for axis in self.axes)
+        right, down, forward = (
+            dot(axis[:, None], points - self.position[:, None]) for axis in self.axes
+        )
         depth = np.where(forward > 0.05, forward, np.nan)
-        return np.stack([right / depth * self.focal + self.size[1] / 2 - 0.5,
-                         down / depth * self.focal + self.size[0] / 2 - 0.5])
+        return np.stack(
+            [
+                right / depth * self.focal + self.size[1] / 2 - 0.5,
+                down / depth * self.focal + self.size[0] / 2 - 0.5,
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -200,11 +205,13 @@ def trace(scene: Scene, pixels: np.ndarray):
     seen = np.nonzero(~sky)[0]
     lit = np.zeros(sky.shape, dtype=bool)
     points, normals, albedo, direction = (
-        array.take(seen, axis=1) for array in (points, normals, albedo, direction))
+        array.take(seen, axis=1) for array in (points, normals, albedo, direction)
+    )
     lit[seen] = _lit(scene, points, normals)
     gloss = np.array([solid.material.gloss for solid in solids])[winner[seen]]
     colour[:, seen] = _shade(
-        scene, points, normals, albedo, gloss, -direction / distance[seen], lit[seen])
+        scene, points, normals, albedo, gloss, -direction / distance[seen], lit[seen]
+    )
     return depth, winner, lit, colour
 
 
@@ -221,8 +228,9 @@ def _lit(scene: Scene, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
         return np.stack([dot(across[:, None], world), dot(along[:, None], world)])
 
     direction = np.broadcast_to(scene.sun[:, None], start.shape)
-    _, blocker = cast([thing.solids for thing in scene.things], start, direction,
-                      project(start), project)
+    _, blocker = cast(
+        [thing.solids for thing in scene.things], start, direction, project(start), project
+    )
     lit[facing] = blocker < 0
     return lit
 
@@ -291,7 +299,8 @@ def render(scene: Scene) -> Frame:
         np.clip(np.round(image), 0, 255).astype(np.uint8),
         owners[winner].reshape(height, width).astype(np.int32),
         labels[winner].reshape(height, width).astype(np.uint8),
-        depth.reshape(height, width).astype(np.float32))
+        depth.reshape(height, width).astype(np.float32),
+    )
 
 
 def _edges(labels: np.ndarray) -> np.ndarray:

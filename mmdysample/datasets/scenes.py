@@ -13,12 +13,19 @@ from mmdysample.datasets.textures import Material
 VERSION = 1
 """Raised whenever the same seed gives different pictures than before."""
 
-GROUNDS = dict(floor_checker=(1.0, 2.5), tiles=(1.2, 2.5), gravel=(5.0, 14.0), grass=(8.0, 16.0),
-               planks=(2.5, 5.0), marble=(0.6, 1.5))
+GROUNDS = dict(
+    floor_checker=(1.0, 2.5),
+    tiles=(1.2, 2.5),
+    gravel=(5.0, 14.0),
+    grass=(8.0, 16.0),
+    planks=(2.5, 5.0),
+    marble=(0.6, 1.5),
+)
 """Pattern of the ground -> range of its cells per metre."""
 
-WALLS = dict(bricks=(2.0, 3.5), plaster=(2.0, 4.0), planks=(1.5, 4.0), stripes=(1.0, 3.0),
-             checker=(0.8, 2.0))
+WALLS = dict(
+    bricks=(2.0, 3.5), plaster=(2.0, 4.0), planks=(1.5, 4.0), stripes=(1.0, 3.0), checker=(0.8, 2.0)
+)
 """Pattern of the wall -> range of its cells per metre."""
 
 
@@ -48,18 +55,28 @@ def compose(seed: int, split: str, index: int, size: tuple[int, int] = (240, 320
     things = _arrange(rng, camera, distance)
 
     azimuth, elevation = rng.uniform(-2.6, -0.5), rng.uniform(0.5, 1.1)
-    sun = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(elevation),
-                    np.sin(azimuth) * np.cos(elevation)])
+    sun = np.array(
+        [
+            np.cos(azimuth) * np.cos(elevation),
+            np.sin(elevation),
+            np.sin(azimuth) * np.cos(elevation),
+        ]
+    )
     warmth, power = rng.uniform(0, 0.25), rng.uniform(0.55, 1.15)
     dusk = rng.random() < 0.25
     horizon = colour(rng, (0.02, 0.1) if dusk else (0.5, 0.6), (0.1, 0.45), (0.8, 0.98))
     zenith = colour(rng, (0.5, 0.65), (0.3, 0.7), (0.5, 0.9))
     return Scene(
-        camera, things, stuff, sun,
+        camera,
+        things,
+        stuff,
+        sun,
         sunlight=power * np.array([1.0, 1 - 0.4 * warmth, 1 - warmth]),
         skylight=rng.uniform(0.3, 0.55) * np.array([0.9, 0.95, 1.0]),
         sky=(np.array(horizon), np.array(zenith)),
-        grain=rng.uniform(0.8, 3.0), seed=int(rng.integers(2 ** 31)))
+        grain=rng.uniform(0.8, 3.0),
+        seed=int(rng.integers(2**31)),
+    )
 
 
 def render_frame(seed: int, split: str, index: int, size: tuple[int, int] = (240, 320)) -> Frame:
@@ -88,8 +105,12 @@ def _ground(rng) -> Box:
     first = _calm(rng, dict(grass=(0.18, 0.32), planks=(0.05, 0.11)).get(pattern))
     darker = rng.uniform(0.25, 0.7)
     material = Material(
-        (first, tuple(darker * c for c in first)), pattern, rng.uniform(*GROUNDS[pattern]),
-        mottle=0.1, seed=int(rng.integers(16)))
+        (first, tuple(darker * c for c in first)),
+        pattern,
+        rng.uniform(*GROUNDS[pattern]),
+        mottle=0.1,
+        seed=int(rng.integers(16)),
+    )
     turn = axis_rotation('y', rng.uniform(0, np.pi / 2))
     return Box(material, np.array([0.0, -0.1, 0.0]), turn, half=(40.0, 0.1, 40.0))
 
@@ -99,8 +120,13 @@ def _wall(rng, distance: float, eye: float) -> Box:
     first = _calm(rng, (0.0, 0.08) if pattern == 'bricks' else None)
     contrast = rng.uniform(0.35, 0.8) if pattern != 'bricks' else rng.uniform(1.3, 2.2)
     second = tuple(min(contrast * c + (0.1 if contrast > 1 else 0.0), 1.0) for c in first)
-    material = Material((first, second), pattern, rng.uniform(*WALLS[pattern]),
-                        mottle=0.1, seed=int(rng.integers(16)))
+    material = Material(
+        (first, second),
+        pattern,
+        rng.uniform(*WALLS[pattern]),
+        mottle=0.1,
+        seed=int(rng.integers(16)),
+    )
     # Always above the eye: it hides the ground's far end.
     height = eye + rng.uniform(0.1, 0.9) if rng.random() < 0.7 else 8.0
     turn = axis_rotation('y', rng.uniform(-0.25, 0.25))
@@ -133,8 +159,9 @@ def _arrange(rng, camera: Camera, distance: float) -> tuple[Thing, ...]:
         scale = dict(tree=1.7, fence=1.5, table=1.15).get(name, 0.75)
         extent = min(scale * np.exp(rng.uniform(np.log(0.2), 0.0)), 0.62 * z * spread / 0.5)
         thing = BUILDERS[name](rng, extent).moved(
-            np.array([x, 0.0, z]), rng.uniform(-0.7, 0.7) if name in ('fence', 'ring')
-            else rng.uniform(0, 2 * np.pi))
+            np.array([x, 0.0, z]),
+            rng.uniform(-0.7, 0.7) if name in ('fence', 'ring') else rng.uniform(0, 2 * np.pi),
+        )
         if _fits(thing, things, 0.93 * distance):
             things.append(thing)
             if thing.top:

@@ -95,7 +95,8 @@ class Solid:
     def moved(self, position: np.ndarray, rotation: np.ndarray) -> Solid:
         """A copy, first turned about the world origin and then shifted."""
         return replace(
-            self, position=rotation @ self.position + position, rotation=rotation @ self.rotation)
+            self, position=rotation @ self.position + position, rotation=rotation @ self.rotation
+        )
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class Frustum(Solid):
         radius = self.bottom + slope * origin[1]
         a = direction[0] ** 2 + direction[2] ** 2 - (slope * direction[1]) ** 2
         b = origin[0] * direction[0] + origin[2] * direction[2] - slope * direction[1] * radius
-        c = origin[0] ** 2 + origin[2] ** 2 - radius ** 2
+        c = origin[0] ** 2 + origin[2] ** 2 - radius**2
         root = np.sqrt(b * b - a * c)
         best = np.full(np.broadcast(a, c).shape, np.inf)
         for t in ((-b - root) / a, (-b + root) / a):

@@ -40,7 +40,7 @@ def noise(points: tuple[np.ndarray, ...], seed: int) -> np.ndarray:
 
 @cache
 def _lattice(dimensions: int, seed: int) -> np.ndarray:
-    values = np.random.default_rng((dimensions, seed)).uniform(-1, 1, _LATTICE ** dimensions)
+    values = np.random.default_rng((dimensions, seed)).uniform(-1, 1, _LATTICE**dimensions)
     return values.astype(np.float32)
 
 
@@ -48,10 +48,11 @@ def fractal(points, seed: int, footprint: np.ndarray, octaves: int = 3) -> np.nd
     """Sum of octaves of ``noise``, each left out where a pixel is wider than its cells."""
     total = 0.0
     for octave in range(octaves):
-        frequency = 2.03 ** octave
+        frequency = 2.03**octave
         seen = np.clip(1.5 - 2 * frequency * footprint, 0, 1)
-        total = total + 0.55 ** octave * seen * noise(
-            tuple(p * frequency for p in points), seed + octave)
+        total = total + 0.55**octave * seen * noise(
+            tuple(p * frequency for p in points), seed + octave
+        )
     return total
 
 
@@ -123,7 +124,8 @@ def _bricks(points, footprint, seed):
     along = points[0] + 0.5 * (row % 2)
     tone = noise((np.floor(along) * 3.7 + 0.5, row * 5.3 + 0.5), seed)
     mortar = np.maximum(
-        lines(along, 0.07, footprint), lines(points[1] * 2.4, 0.16, footprint * 2.4))
+        lines(along, 0.07, footprint), lines(points[1] * 2.4, 0.16, footprint * 2.4)
+    )
     return np.clip(0.22 + 0.22 * tone * (1 - mortar) + mortar, 0, 1)
 
 
@@ -152,9 +154,21 @@ def _plaster(points, footprint, seed):
 Pattern = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
 PATTERNS: dict[str, Pattern] = dict(
-    plain=_plain, stripes=_stripes, checker=_checker, sectors=_sectors, dots=_dots,
-    marble=_marble, wood=_wood, planks=_planks, bricks=_bricks, tiles=_tiles, gravel=_gravel,
-    grass=_grass, plaster=_plaster, floor_checker=_floor_checker)
+    plain=_plain,
+    stripes=_stripes,
+    checker=_checker,
+    sectors=_sectors,
+    dots=_dots,
+    marble=_marble,
+    wood=_wood,
+    planks=_planks,
+    bricks=_bricks,
+    tiles=_tiles,
+    gravel=_gravel,
+    grass=_grass,
+    plaster=_plaster,
+    floor_checker=_floor_checker,
+)
 """Pattern name -> function of points (3, N) and footprint (N,), in cells, and a seed, that
 returns in [0, 1] how much of the second colour shows."""
 

@@ -98,12 +98,21 @@ def render_scenes(
 def _manifest(num_train, num_val, size, seed) -> dict:
     if not isinstance(size, (tuple, list)) or len(size) != 2:
         raise ValueError(f'size must be (height, width), got {size!r}')
-    for name, value, least in (('num_train', num_train, 0), ('num_val', num_val, 0),
-                               ('size[0]', size[0], 32), ('size[1]', size[1], 32),
-                               ('seed', seed, 0)):
+    for name, value, least in (
+        ('num_train', num_train, 0),
+        ('num_val', num_val, 0),
+        ('size[0]', size[0], 32),
+        ('size[1]', size[1], 32),
+        ('seed', seed, 0),
+    ):
         _check_integer(name, value, least)
-    return dict(version=VERSION, num_train=int(num_train), num_val=int(num_val),
-                size=[int(side) for side in size], seed=int(seed))
+    return dict(
+        version=VERSION,
+        num_train=int(num_train),
+        num_val=int(num_val),
+        size=[int(side) for side in size],
+        seed=int(seed),
+    )
 
 
 def _check_integer(name: str, value, least: int) -> None:
@@ -121,11 +130,16 @@ def _is_rendered(root: Path, wanted: dict) -> bool:
         present = json.loads((root / MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f'{root} exists and is no scenes data: choose another root') from None
-    differences = [f'{key} is {present.get(key)} there and {value} here'
-                   for key, value in wanted.items() if present.get(key) != value]
+    differences = [
+        f'{key} is {present.get(key)} there and {value} here'
+        for key, value in wanted.items()
+        if present.get(key) != value
+    ]
     if differences:
-        raise ValueError(f'{root} holds other scenes: {", ".join(differences)}. '
-                         'Choose another root, or remove that folder to render it anew')
+        raise ValueError(
+            f'{root} holds other scenes: {", ".join(differences)}. '
+            'Choose another root, or remove that folder to render it anew'
+        )
     return True
 
 
@@ -139,8 +153,12 @@ def _write(root: Path, manifest: dict, workers: int) -> None:
     seed, size = manifest['seed'], tuple(manifest['size'])
     counts = {split: manifest[f'num_{split}'] for split in SPLITS}
     for split in SPLITS:
-        for folder in (split, f'annotations/panoptic_{split}', f'semantic/{split}',
-                       f'depth/{split}'):
+        for folder in (
+            split,
+            f'annotations/panoptic_{split}',
+            f'semantic/{split}',
+            f'depth/{split}',
+        ):
             (root / folder).mkdir(parents=True)
     jobs = [(split, index) for split, count in counts.items() for index in range(count)]
     logger.info('rendering %d scenes of %dx%d into %s', len(jobs), *size, root)
@@ -172,6 +190,7 @@ def _mapped(function, jobs: list, workers: int) -> Iterator:
 
 def _end_with_parent() -> None:
     """Ends this worker when its parent is killed: it would wait, and hold the lock, for ever."""
+
     def watch():
         wait([multiprocessing.parent_process().sentinel])
         os._exit(1)
@@ -197,15 +216,19 @@ def _write_scene(root: Path, seed: int, size: tuple[int, int], job: tuple[str, i
     # No chroma subsampling: it would blur the boundaries.
     Image.fromarray(frame.image).save(root / split / f'{name}.jpg', quality=95, subsampling=0)
     for folder, picture in (
-            (f'annotations/panoptic_{split}', panoptic), (f'semantic/{split}', frame.semantic),
-            (f'depth/{split}', depth_picture(frame))):
+        (f'annotations/panoptic_{split}', panoptic),
+        (f'semantic/{split}', frame.semantic),
+        (f'depth/{split}', depth_picture(frame)),
+    ):
         Image.fromarray(picture).save(root / folder / f'{name}.png')
     return instance_annotations(parts), infos
 
 
 def _write_annotations(root: Path, split: str, size: tuple[int, int], results: list) -> None:
-    images = [dict(id=i, file_name=f'{i - 1:06d}.jpg', height=size[0], width=size[1])
-              for i in range(1, len(results) + 1)]
+    images = [
+        dict(id=i, file_name=f'{i - 1:06d}.jpg', height=size[0], width=size[1])
+        for i in range(1, len(results) + 1)
+    ]
     instances, panoptic = [], []
     for image, (things, infos) in zip(images, results, strict=True):
         for thing in things:
@@ -213,6 +236,10 @@ def _write_annotations(root: Path, split: str, size: tuple[int, int], results: l
         file_name = image['file_name'].replace('.jpg', '.png')
         panoptic.append(dict(image_id=image['id'], file_name=file_name, segments_info=infos))
     for kind, entries in (('instances', instances), ('panoptic', panoptic)):
-        content = dict(info=dict(description='scenes', version=str(VERSION)), images=images,
-                       annotations=entries, categories=categories(kind == 'panoptic'))
+        content = dict(
+            info=dict(description='scenes', version=str(VERSION)),
+            images=images,
+            annotations=entries,
+            categories=categories(kind == 'panoptic'),
+        )
         (root / 'annotations' / f'{kind}_{split}.json').write_text(json.dumps(content))

@@ -42,9 +42,9 @@ def crossings(solid, o, d):
         return frustum_crossings(solid, o, d)
     assert isinstance(solid, Torus)
     # (|p|² + R² - r²)² = 4 R² (x² + z²) along p = o + t d.
-    square = np.array([d @ d, 2 * o @ d, o @ o + solid.radius ** 2 - solid.tube ** 2])
+    square = np.array([d @ d, 2 * o @ d, o @ o + solid.radius**2 - solid.tube**2])
     flat = np.array([d[0] ** 2 + d[2] ** 2, 2 * (o[0] * d[0] + o[2] * d[2]), o[0] ** 2 + o[2] ** 2])
-    quartic = np.polysub(np.polymul(square, square), 4 * solid.radius ** 2 * flat)
+    quartic = np.polysub(np.polymul(square, square), 4 * solid.radius**2 * flat)
     return real_roots(quartic)
 
 
@@ -65,7 +65,8 @@ def frustum_crossings(solid, o, d):
     r = np.array([k * d[1], solid.bottom + k * o[1]])
     mantle = np.polysub(
         np.polyadd(np.polymul([d[0], o[0]], [d[0], o[0]]), np.polymul([d[2], o[2]], [d[2], o[2]])),
-        np.polymul(r, r))
+        np.polymul(r, r),
+    )
     found = [t for t in real_roots(mantle) if 0 <= o[1] + t * d[1] <= solid.height]
     for level, radius in ((0.0, solid.bottom), (solid.height, solid.top)):
         t = (level - o[1]) / d[1]

@@ -40,22 +40,31 @@ def test_segments_partition_the_picture(index):
             assert len(np.unique(frame.instance[part.mask])) == 1
             assert part.area >= MIN_PIXELS
     assert len({part.label for part in parts if not part.thing}) == len(
-        [part for part in parts if not part.thing])
+        [part for part in parts if not part.thing]
+    )
 
 
 def test_tiny_objects_become_one_crowd_for_each_class():
     instance = np.zeros((20, 30), int)
     semantic = np.full((20, 30), CLASSES.index('wall'))
     ball, cone = THINGS.index('ball'), THINGS.index('cone')
-    for number, (rows, columns, label) in enumerate([
-            (slice(0, 4), slice(0, 5), ball),       # 20 pixels: just an instance
-            (slice(6, 8), slice(0, 5), ball),       # tiny
-            (slice(6, 8), slice(20, 25), ball),     # tiny, same crowd
-            (slice(10, 11), slice(3, 22), cone)], 1):  # 19 pixels: tiny
+    for number, (rows, columns, label) in enumerate(
+        [
+            (slice(0, 4), slice(0, 5), ball),  # 20 pixels: just an instance
+            (slice(6, 8), slice(0, 5), ball),  # tiny
+            (slice(6, 8), slice(20, 25), ball),  # tiny, same crowd
+            (slice(10, 11), slice(3, 22), cone),
+        ],
+        1,
+    ):  # 19 pixels: tiny
         instance[rows, columns], semantic[rows, columns] = number, label
     parts = segments(frame_of(instance, semantic))
     assert [(CLASSES[p.label], p.crowd, p.area) for p in parts] == [
-        ('ball', False, 20), ('ball', True, 20), ('cone', True, 19), ('wall', False, 541)]
+        ('ball', False, 20),
+        ('ball', True, 20),
+        ('cone', True, 19),
+        ('wall', False, 541),
+    ]
     assert parts[1].box == (0, 6, 25, 2)
     assert [a['iscrowd'] for a in instance_annotations(parts)] == [0, 1, 1]
 

@@ -15,8 +15,10 @@ pytestmark = pytest.mark.smoke
 
 @pytest.fixture(scope='module')
 def frames(arguments):
-    return [render_frame(arguments['seed'], 'train', index, arguments['size'])
-            for index in range(arguments['num_train'])]
+    return [
+        render_frame(arguments['seed'], 'train', index, arguments['size'])
+        for index in range(arguments['num_train'])
+    ]
 
 
 def things_of(frame):
@@ -29,8 +31,9 @@ def build(package, name, scenes_root, arguments, **kwargs):
     pytest.importorskip(module)
     registry = __import__(f'{package}.registry', fromlist=['DATASETS'])
     __import__(f'{package}.datasets')
-    return registry.DATASETS.build(dict(
-        type=name, data_root=str(scenes_root), scenes=arguments, **kwargs))
+    return registry.DATASETS.build(
+        dict(type=name, data_root=str(scenes_root), scenes=arguments, **kwargs)
+    )
 
 
 def test_pycocotools_reads_boxes_and_masks(scenes_root, frames):
@@ -55,9 +58,17 @@ def test_perfect_results_have_full_ap(scenes_root):
     evaluation = pytest.importorskip('pycocotools.cocoeval')
     path = str(scenes_root / 'annotations/instances_train.json')
     truth = coco_module.COCO(path)
-    results = [dict(image_id=a['image_id'], category_id=a['category_id'], score=1.0,
-                    bbox=a['bbox'], segmentation=truth.annToRLE(a))
-               for a in truth.dataset['annotations'] if not a['iscrowd']]
+    results = [
+        dict(
+            image_id=a['image_id'],
+            category_id=a['category_id'],
+            score=1.0,
+            bbox=a['bbox'],
+            segmentation=truth.annToRLE(a),
+        )
+        for a in truth.dataset['annotations']
+        if not a['iscrowd']
+    ]
     for kind in ('bbox', 'segm'):
         run = evaluation.COCOeval(truth, truth.loadRes(results), kind)
         run.evaluate()
@@ -68,9 +79,17 @@ def test_perfect_results_have_full_ap(scenes_root):
 
 @pytest.mark.parametrize('split, count', [('train', 5), ('val', 2)])
 def test_detection(scenes_root, arguments, split, count):
-    dataset = build('mmdet', 'ScenesDetDataset', scenes_root, arguments, split=split, pipeline=[
-        dict(type='mmdet.LoadImageFromFile'),
-        dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True)])
+    dataset = build(
+        'mmdet',
+        'ScenesDetDataset',
+        scenes_root,
+        arguments,
+        split=split,
+        pipeline=[
+            dict(type='mmdet.LoadImageFromFile'),
+            dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True),
+        ],
+    )
     assert len(dataset) == count
     assert dataset.metainfo['classes'] == THINGS
     for index in range(count):
@@ -87,8 +106,13 @@ def test_detection(scenes_root, arguments, split, count):
 
 def test_panoptic(scenes_root, arguments, frames):
     pytest.importorskip('panopticapi')
-    dataset = build('mmdet', 'ScenesPanopticDataset', scenes_root, arguments, pipeline=[
-        dict(type='mmdet.LoadImageFromFile'), dict(type='mmdet.LoadPanopticAnnotations')])
+    dataset = build(
+        'mmdet',
+        'ScenesPanopticDataset',
+        scenes_root,
+        arguments,
+        pipeline=[dict(type='mmdet.LoadImageFromFile'), dict(type='mmdet.LoadPanopticAnnotations')],
+    )
     assert dataset.metainfo['classes'] == CLASSES
     assert len(dataset) == len(frames)
     for sample, frame in zip((dataset[i] for i in range(len(frames))), frames, strict=True):
@@ -104,8 +128,10 @@ def test_perfect_panoptic_results_have_full_pq(scenes_root):
     truth = json.loads((annotations / 'panoptic_train.json').read_text())
     categories = {c['id']: c for c in truth['categories']}
     assert [c['name'] for c in truth['categories']] == list(CLASSES)
-    pairs = [(a, {**a, 'segments_info': [dict(s) for s in a['segments_info']]})
-             for a in truth['annotations']]
+    pairs = [
+        (a, {**a, 'segments_info': [dict(s) for s in a['segments_info']]})
+        for a in truth['annotations']
+    ]
     folder = str(annotations / 'panoptic_train')
     result = evaluation.pq_compute_single_core(0, pairs, folder, folder, categories)
     scores, _ = result.pq_average(categories, isthing=None)
@@ -113,8 +139,13 @@ def test_perfect_panoptic_results_have_full_pq(scenes_root):
 
 
 def test_semantic_maps(scenes_root, arguments, frames):
-    dataset = build('mmseg', 'ScenesSegDataset', scenes_root, arguments, pipeline=[
-        dict(type='mmseg.LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')])
+    dataset = build(
+        'mmseg',
+        'ScenesSegDataset',
+        scenes_root,
+        arguments,
+        pipeline=[dict(type='mmseg.LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')],
+    )
     assert dataset.metainfo['classes'] == CLASSES
     assert len(dataset) == len(frames)
     for sample, frame in zip((dataset[i] for i in range(len(frames))), frames, strict=True):
@@ -122,9 +153,16 @@ def test_semantic_maps(scenes_root, arguments, frames):
 
 
 def test_depth(scenes_root, arguments, frames):
-    dataset = build('mmseg', 'ScenesDepthDataset', scenes_root, arguments, pipeline=[
-        dict(type='mmseg.LoadImageFromFile'),
-        dict(type='mmseg.LoadDepthAnnotation', depth_rescale_factor=1e-3)])
+    dataset = build(
+        'mmseg',
+        'ScenesDepthDataset',
+        scenes_root,
+        arguments,
+        pipeline=[
+            dict(type='mmseg.LoadImageFromFile'),
+            dict(type='mmseg.LoadDepthAnnotation', depth_rescale_factor=1e-3),
+        ],
+    )
     assert len(dataset) == len(frames)
     for sample, frame in zip((dataset[i] for i in range(len(frames))), frames, strict=True):
         np.testing.assert_allclose(sample['gt_depth_map'], frame.depth, atol=5.1e-4)
@@ -132,8 +170,9 @@ def test_depth(scenes_root, arguments, frames):
         assert valid.min() > 1e-3 and valid.max() <= 10
 
 
-@pytest.mark.parametrize('package, name', [
-    ('mmdet', 'ScenesDetDataset'), ('mmseg', 'ScenesSegDataset')])
+@pytest.mark.parametrize(
+    'package, name', [('mmdet', 'ScenesDetDataset'), ('mmseg', 'ScenesSegDataset')]
+)
 def test_missing_data_is_rendered_when_a_data_set_is_built(tmp_path, package, name):
     small = dict(num_train=1, num_val=2, size=(48, 64))
     dataset = build(package, name, tmp_path / 'new' / 'scenes', small, split='val')
@@ -141,8 +180,14 @@ def test_missing_data_is_rendered_when_a_data_set_is_built(tmp_path, package, na
 
 
 def test_given_paths_and_unknown_splits(scenes_root, arguments):
-    dataset = build('mmdet', 'ScenesDetDataset', scenes_root, arguments,
-                    ann_file='annotations/instances_val.json', data_prefix=dict(img='val/'))
+    dataset = build(
+        'mmdet',
+        'ScenesDetDataset',
+        scenes_root,
+        arguments,
+        ann_file='annotations/instances_val.json',
+        data_prefix=dict(img='val/'),
+    )
     assert len(dataset) == arguments['num_val']
     with pytest.raises(ValueError, match=r"split must be one of .*'train', 'val'.* got 'test'"):
         build('mmdet', 'ScenesDetDataset', scenes_root, arguments, split='test')

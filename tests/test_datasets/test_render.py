@@ -64,10 +64,17 @@ def test_shadows_equal_scalar_ray_casting(index):
     assert seen == {True, False}
 
 
-@pytest.mark.parametrize('solid', [
-    Ellipsoid(GREY, radii=(0.5, 0.3, 0.4)), Box(GREY, half=(0.5, 0.3, 0.4)),
-    Frustum(GREY, bottom=0.5, top=0.2, height=0.7), Frustum(GREY, bottom=0.3, top=0.3),
-    Torus(GREY, radius=0.5, tube=0.15)], ids=lambda solid: type(solid).__name__)
+@pytest.mark.parametrize(
+    'solid',
+    [
+        Ellipsoid(GREY, radii=(0.5, 0.3, 0.4)),
+        Box(GREY, half=(0.5, 0.3, 0.4)),
+        Frustum(GREY, bottom=0.5, top=0.2, height=0.7),
+        Frustum(GREY, bottom=0.3, top=0.3),
+        Torus(GREY, radius=0.5, tube=0.15),
+    ],
+    ids=lambda solid: type(solid).__name__,
+)
 def test_solids_are_hit_on_their_surface_with_an_outward_normal(solid):
     turn = axis_rotation('x', 0.7) @ axis_rotation('y', 0.4)
     solid = replace(solid, position=np.array([0.1, -0.2, 3.0]), rotation=turn)

@@ -33,14 +33,20 @@ def test_a_fresh_process_renders_the_same_bytes():
         'import hashlib; from mmdysample.datasets import render_frame\n'
         "f = render_frame(5, 'val', 7, (64, 96))\n"
         'parts = (f.image, f.instance, f.semantic, f.depth)\n'
-        "print(hashlib.sha256(b''.join(p.tobytes() for p in parts)).hexdigest())")
+        "print(hashlib.sha256(b''.join(p.tobytes() for p in parts)).hexdigest())"
+    )
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert run.stdout.split()[-1] == digest(render_frame(5, 'val', 7, (64, 96)))
 
 
-@pytest.mark.parametrize('key, words', [
-    ((0, 'test', 0), "split.*'train', 'val'.*'test'"), ((-1, 'train', 0), 'seed.*-1'),
-    ((0, 'train', -2), 'index.*-2')])
+@pytest.mark.parametrize(
+    'key, words',
+    [
+        ((0, 'test', 0), "split.*'train', 'val'.*'test'"),
+        ((-1, 'train', 0), 'seed.*-1'),
+        ((0, 'train', -2), 'index.*-2'),
+    ],
+)
 def test_bad_keys_are_refused(key, words):
     with pytest.raises(ValueError, match=words):
         compose(*key)
@@ -60,7 +66,9 @@ def eroded(mask):
     """The pixels whose eight neighbours are all in the mask."""
     padded = np.pad(mask, 1)
     height, width = mask.shape
-    return np.all([padded[i:i + height, j:j + width] for i in range(3) for j in range(3)], axis=0)
+    return np.all(
+        [padded[i : i + height, j : j + width] for i in range(3) for j in range(3)], axis=0
+    )
 
 
 def test_scenes_are_varied():

@@ -21,8 +21,11 @@ FORK = multiprocessing.get_context('fork')
 
 
 def tree(root):
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(root.rglob('*')) if path.is_file()}
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob('*'))
+        if path.is_file()
+    }
 
 
 def leftovers(folder):
@@ -57,15 +60,22 @@ def test_a_second_call_writes_nothing(scenes_root, arguments, monkeypatch):
         raise AssertionError('rendered again')
 
     monkeypatch.setattr(writer, '_write', refuse)
-    assert render_scenes(scenes_root, **{**arguments, 'size': list(arguments['size'])}) \
-        == scenes_root
+    assert (
+        render_scenes(scenes_root, **{**arguments, 'size': list(arguments['size'])}) == scenes_root
+    )
 
 
-@pytest.mark.parametrize('change, words', [
-    (dict(num_val=7), 'num_val is 2 there and 7 here'),
-    (dict(seed=9), 'seed is 3 there and 9 here'),
-    (dict(size=(64, 64), num_train=6), r'num_train is 5.*size is \[120, 160\] there and \[64, 64'),
-])
+@pytest.mark.parametrize(
+    'change, words',
+    [
+        (dict(num_val=7), 'num_val is 2 there and 7 here'),
+        (dict(seed=9), 'seed is 3 there and 9 here'),
+        (
+            dict(size=(64, 64), num_train=6),
+            r'num_train is 5.*size is \[120, 160\] there and \[64, 64',
+        ),
+    ],
+)
 def test_other_arguments_are_refused(scenes_root, arguments, change, words):
     before = tree(scenes_root)
     with pytest.raises(ValueError, match=words):
@@ -83,13 +93,17 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     assert (tmp_path / 'mine' / 'thesis.txt').read_text() == 'years of work'
 
 
-@pytest.mark.parametrize('change, error, words', [
-    (dict(num_train=-1), ValueError, 'num_train.*at least 0.*-1'),
-    (dict(num_val=1.5), TypeError, 'num_val must be an integer.*1.5'),
-    (dict(size=(16, 64)), ValueError, r'size\[0\].*at least 32.*16'),
-    (dict(size=64), ValueError, r'size must be \(height, width\).*64'),
-    (dict(seed=-4), ValueError, 'seed.*-4'),
-    (dict(workers=0), ValueError, 'workers.*at least 1.*0')])
+@pytest.mark.parametrize(
+    'change, error, words',
+    [
+        (dict(num_train=-1), ValueError, 'num_train.*at least 0.*-1'),
+        (dict(num_val=1.5), TypeError, 'num_val must be an integer.*1.5'),
+        (dict(size=(16, 64)), ValueError, r'size\[0\].*at least 32.*16'),
+        (dict(size=64), ValueError, r'size must be \(height, width\).*64'),
+        (dict(seed=-4), ValueError, 'seed.*-4'),
+        (dict(workers=0), ValueError, 'workers.*at least 1.*0'),
+    ],
+)
 def test_bad_arguments_are_refused(tmp_path, change, error, words):
     with pytest.raises(error, match=words):
         render_scenes(tmp_path / 'scenes', **{**SMALL, **change})
@@ -140,8 +154,10 @@ def _render_and_report(queue, barrier, root):
 
 def test_of_two_processes_one_renders_and_both_succeed(tmp_path):
     queue, barrier = FORK.Queue(), FORK.Barrier(2)
-    processes = [FORK.Process(target=_render_and_report, args=(queue, barrier, tmp_path / 'scenes'))
-                 for _ in range(2)]
+    processes = [
+        FORK.Process(target=_render_and_report, args=(queue, barrier, tmp_path / 'scenes'))
+        for _ in range(2)
+    ]
     for process in processes:
         process.start()
     counts = sorted(queue.get(timeout=120) for _ in processes)
@@ -156,8 +172,23 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     spec = importlib.util.spec_from_file_location('render_scenes_command', path)
     command = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(command)
-    arguments = ('--out', tmp_path / 'scenes', '--num-train', 2, '--num-val', 1, '--size', 48, 64,
-                 '--seed', 1, '--workers', 1, '--preview', tmp_path / 'sheet.png')
+    arguments = (
+        '--out',
+        tmp_path / 'scenes',
+        '--num-train',
+        2,
+        '--num-val',
+        1,
+        '--size',
+        48,
+        64,
+        '--seed',
+        1,
+        '--workers',
+        1,
+        '--preview',
+        tmp_path / 'sheet.png',
+    )
     monkeypatch.setattr(sys, 'argv', ['render_scenes.py', *map(str, arguments)])
     command.main()
     manifest = json.loads((tmp_path / 'scenes' / 'manifest.json').read_text())
