@@ -104,8 +104,6 @@ class _KernelGenerator(nn.Module):
         self.bconv_V = _pooled_projection(channels, FILTER, 1)
 
     def forward(self, guide: Tensor) -> Tensor:
-        if guide.shape[0] == 0:  # a grouped convolution needs a group, so a sample
-            return self(F.pad(guide, (0, 0, 0, 0, 0, 0, 0, 1)))[:0]
         u = self.bnu(_filter_each(guide, self.bconv_U(guide)))
         v = self.bnv(_filter_each(guide, self.bconv_V(guide)))
         affinity = (u * v).sum(1, keepdim=True) / math.sqrt(guide.shape[1])
