@@ -239,7 +239,7 @@ def _listed(title: str, names: Sequence[str], most: int = 8) -> str:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line of the conversion tool."""
     parser = argparse.ArgumentParser(
-        description="Convert a checkpoint of the DySample authors, or DepthFormer's, for our configs"
+        description='Convert a checkpoint of the DySample authors or of DepthFormer for our configs'
     )
     parser.add_argument('config', help='our config of the same model')
     parser.add_argument('source', help='the published checkpoint')
