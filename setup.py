@@ -109,6 +109,12 @@ setup(
             'wheel',
             "triton; platform_system == 'Linux'",
         ],
+        'docs': [
+            'mkdocs>=1.6,<2',
+            'mkdocs-material>=9.6,<10',
+            'mkdocstrings[python]>=0.30,<2',
+            'latex2mathml>=3.78,<4',  # formulas become MathML, so that the site needs no script
+        ],
         'export': ['onnx', 'onnxscript', 'onnxruntime'],
         'mim': ['openmim'],
     },
