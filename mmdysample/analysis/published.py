@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-PUBLISHED = Path(__file__).with_name('published.yaml')
+PUBLISHED = Path(__file__).with_name('tables.yaml')
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def load_published(path: str | Path = PUBLISHED) -> dict[str, dict[str, dict[str
     """Read the published tables.
 
     Args:
-        path (str or Path): A YAML file of the form of ``published.yaml``. Defaults to that file.
+        path (str or Path): A YAML file of the form of ``tables.yaml``. Defaults to that file.
 
     Returns:
         dict: Figures by table, row and column; unknown values are left out.
