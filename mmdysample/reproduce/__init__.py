@@ -1,0 +1,1 @@
+"""Each published table as something to plan, run, resume, gather and show."""
