@@ -78,7 +78,7 @@ class Upsampler(nn.Module):
         check_feature('x', x, self.in_channels)
         size = self.output_size(x, size)
         guide = self._check_guide(x, guide, size) if self.guided else None
-        if not torch.jit.is_tracing() and len(x) == 0:
+        if not torch.jit.is_tracing() and x.shape[0] == 0:
             # Kernels, and pixel_shuffle in its backward pass, refuse an empty batch. An image of
             # zeros takes the way of one, and every parameter stays in the graph.
             guide = None if guide is None else _append_zeros(guide)

@@ -213,3 +213,17 @@ def test_initialisation_survives_the_host(name):
         ), key
         if value.numel() >= 512:
             torch.testing.assert_close(value.std(), expected.std(), rtol=0.25, atol=0)
+
+
+@pytest.mark.parametrize(
+    'name', ['bilinear', 'deconv', 'pixel_shuffle', 'indexnet', 'dysample', 'dysample_s_plus']
+)
+def test_export_leaves_batch_height_and_width_free(name):
+    up = build(name).eval()
+    batch = torch.export.Dim('batch')
+    height, width = (torch.export.Dim(side, min=2) for side in ('height', 'width'))
+    sizes = ({0: batch, 2: height, 3: width}, {0: batch, 2: 2 * height, 3: 2 * width})
+    count = 2 if up.guided else 1
+    program = torch.export.export(up, features()[:count], dynamic_shapes=sizes[:count])
+    other = features(n=3, height=4, width=7)[:count]
+    torch.testing.assert_close(program.module()(*other), up(*other), atol=1e-5, rtol=1e-5)
