@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
@@ -92,6 +93,26 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
             f'weights and training state: {reason}. Nothing in it was executed. If you trust its '
             'origin, allow the types that it needs with torch.serialization.add_safe_globals.'
         ) from error
+
+
+def newest_to_resume(work_dir: str) -> str | None:
+    """Find the newest checkpoint of a work dir that is whole and holds a state of training.
+
+    Args:
+        work_dir (str): Where to look; it need not exist.
+
+    Returns:
+        str: Its path, or None.
+    """
+    paths = Path(work_dir).glob('*.pth')
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            checkpoint = load_from_local(str(path), map_location='cpu')
+        except (RefusedCheckpointError, OSError):
+            continue
+        if isinstance(checkpoint, dict) and {'meta', 'message_hub', 'optimizer'} <= set(checkpoint):
+            return str(path)
+    return None
 
 
 def require_safe_loading() -> None:

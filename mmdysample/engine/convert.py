@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from mmdysample.engine.checkpoint import load_from_local
 from mmdysample.engine.errors import RefusedCheckpointError, UsageError
+from mmdysample.engine.files import write_whole
 from mmdysample.engine.launch import run_tool
 from mmdysample.version import __version__
 
@@ -208,17 +209,9 @@ def _metadata(meta: Mapping[str, Any], cfg: Config) -> dict[str, Any]:
 
 
 def _save_whole(checkpoint: dict[str, Any], target: str) -> None:
-    folder = Path(target).resolve().parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, suffix='.part', delete=False) as file:
-        try:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, target)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    write_whole(target, buffer.getvalue())
 
 
 def _digest(path: str) -> str:

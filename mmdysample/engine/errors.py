@@ -9,5 +9,21 @@ class MissingDataError(UsageError, FileNotFoundError):
     """Data that a config names is not there."""
 
 
+class UnreadableImageError(UsageError):
+    """A file is no whole image."""
+
+
 class RefusedCheckpointError(UsageError):
     """A checkpoint holds more than weights and training state."""
+
+
+class UnwritableFileError(UsageError):
+    """A file could not be written, for want of space or of permission."""
+
+
+class DeadWorkerError(UsageError):
+    """A process that loads data ended without a word."""
+
+
+class DivergedError(UsageError):
+    """A loss became infinite or not a number."""

@@ -16,6 +16,8 @@ from mmengine.runner import Runner
 import mmdysample  # noqa: F401  registers everything, so that a config need not import it
 from mmdysample.engine.checkpoint import require_safe_loading
 from mmdysample.engine.errors import UsageError
+from mmdysample.engine.files import use_whole_files
+from mmdysample.engine.hooks import guard_runner
 
 _EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 130
@@ -79,13 +81,16 @@ def check_checkpoint_exists(path: str) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the runner that the config asks for, with safe checkpoint loading."""
+    """Build the runner that the config asks for, with safe loading and saving of checkpoints."""
     require_safe_loading()
+    use_whole_files()
     if cfg.get('default_scope') == 'mmdet' and find_spec('mmdet'):
         from mmdet.utils import setup_cache_size_limit_of_dynamo
 
         setup_cache_size_limit_of_dynamo()
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    guard_runner(runner)
+    return runner
 
 
 def run_tool(command: Callable[[], None]) -> int:

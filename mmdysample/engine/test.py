@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 
 from mmdysample.engine.data_check import check_data_paths
 from mmdysample.engine.errors import UsageError
+from mmdysample.engine.faults import faults_explained
 from mmdysample.engine.launch import (
     add_common_arguments,
     build_runner,
@@ -59,7 +60,8 @@ def test(args: argparse.Namespace) -> None:
     runner = build_runner(cfg)
     if args.out:
         _dump_predictions(runner, cfg, args.out)
-    runner.test()
+    with faults_explained(runner):
+        runner.test()
 
 
 def _enable_drawing(cfg: Config, args: argparse.Namespace) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 
 from mmengine.config import Config
 
+from mmdysample.engine.checkpoint import newest_to_resume
 from mmdysample.engine.data_check import check_data_paths
-from mmdysample.engine.errors import UsageError
+from mmdysample.engine.errors import RefusedCheckpointError, UsageError
+from mmdysample.engine.faults import faults_explained
 from mmdysample.engine.launch import (
     add_common_arguments,
     build_runner,
@@ -67,7 +71,35 @@ def train(args: argparse.Namespace) -> None:
         cfg.randomness = dict(randomness, seed=seed, deterministic=args.deterministic)
     _log_to_tensorboard(cfg)
     check_data_paths(cfg, splits=('train', 'val'))
-    build_runner(cfg).train()
+    resumes_last = bool(cfg.get('resume')) and not cfg.get('load_from')
+    if resumes_last:
+        _check_last_checkpoint(cfg.work_dir)
+    runner = build_runner(cfg)
+    try:
+        with faults_explained(runner, training=True):
+            runner.train()
+    except RefusedCheckpointError as error:
+        if resumes_last:
+            raise RefusedCheckpointError(f'{error} {_advice(cfg.work_dir)}') from error
+        raise
+
+
+def _check_last_checkpoint(work_dir: str) -> None:
+    """Raise if the work dir says that its last checkpoint is one that is not there."""
+    note = Path(work_dir, 'last_checkpoint')
+    if note.is_file():
+        last = note.read_text().strip()
+        if '://' not in last and not os.path.exists(last):
+            raise UsageError(
+                f'{note} names {last or "nothing"}, which does not exist. {_advice(work_dir)}'
+            )
+
+
+def _advice(work_dir: str) -> str:
+    newest = newest_to_resume(work_dir)
+    if newest is None:
+        return f'There is no checkpoint in {work_dir} to go on from; start without --resume.'
+    return f'The newest one in {work_dir} that can be read: --resume {newest}'
 
 
 def _enable_amp(cfg: Config) -> None:
