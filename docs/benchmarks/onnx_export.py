@@ -1,0 +1,93 @@
+"""Export every upsampler to ONNX and compare ONNX Runtime's result with PyTorch's.
+
+Run from the repository root: python docs/benchmarks/onnx_export.py
+It needs the extra `export` (onnx, onnxscript, onnxruntime). Each type is exported with fixed sizes
+and with batch, height and width free, at opset 18 and with random weights; what is written to
+onnx_export.json beside this file is the largest difference relative to the largest value, for the
+sizes of the export and, where they are free, for others too. A text instead says what failed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import tempfile
+import warnings
+from importlib import metadata
+from pathlib import Path
+
+import onnxruntime
+import torch
+from torch import Tensor
+
+from mmdysample import build_upsampler, upsampler_names
+from mmdysample.analysis.provenance import provenance
+
+CHANNELS, OPSET = 64, 18
+EXPORTED, OTHER = (2, 9, 13), (1, 6, 7)  # batch, height, width
+
+
+def inputs(guided: bool, batch: int, height: int, width: int) -> tuple[Tensor, ...]:
+    """A feature, and a guide where one is needed."""
+    x = torch.randn(batch, CHANNELS, height, width)
+    return (x, torch.randn(batch, CHANNELS, 2 * height, 2 * width)) if guided else (x,)
+
+
+def free_sizes(guided: bool) -> tuple[dict, ...]:
+    """Names of the free dimensions, as torch.onnx.export wants them."""
+    batch = torch.export.Dim('batch')
+    height, width = (torch.export.Dim(name, min=2) for name in ('height', 'width'))
+    x = {0: batch, 2: height, 3: width}
+    return (x, {0: batch, 2: 2 * height, 3: 2 * width}) if guided else (x,)
+
+
+def difference(name: str, free: bool, path: Path) -> float | str:
+    """Export one type, run it, and compare."""
+    upsample = build_upsampler(name, CHANNELS).eval()
+    for parameter in upsample.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    guided = upsample.guided
+    examples = [inputs(guided, *EXPORTED)] + [inputs(guided, *OTHER)] * free
+    options = dict(dynamic_shapes=free_sizes(guided) if free else None, opset_version=OPSET)
+    try:
+        torch.onnx.export(upsample, examples[0], path, dynamo=True, verbose=False, **options)
+        session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+        worst = 0.0
+        for example in examples:
+            with torch.no_grad():
+                wanted = upsample(*example)
+            feed = {
+                port.name: t.numpy() for port, t in zip(session.get_inputs(), example, strict=True)
+            }
+            got = torch.from_numpy(session.run(None, feed)[0])
+            worst = max(worst, float((got - wanted).abs().max() / wanted.abs().max()))
+    except Exception as error:  # the report is of what fails, whatever it is
+        first_line = re.sub(r'\x1b\[\d+m', '', str(error)).strip().splitlines()[0]
+        return f'{type(error).__name__}: {first_line[:200]}'
+    return worst
+
+
+def main() -> None:
+    """Try all types and write the file."""
+    torch.manual_seed(0)
+    warnings.simplefilter('ignore')
+    logging.disable(logging.ERROR)
+    report = provenance()
+    for package in ('onnx', 'onnxscript', 'onnxruntime'):
+        report['versions'][package] = metadata.version(package)
+    report.update(channels=CHANNELS, opset=OPSET, exported=EXPORTED, other=OTHER, types={})
+    with tempfile.TemporaryDirectory() as folder:
+        for name in upsampler_names():
+            results = [
+                difference(name, free, Path(folder) / f'{name}-{free}.onnx')
+                for free in (False, True)
+            ]
+            report['types'][name] = dict(zip(('fixed', 'free'), results, strict=True))
+            sys.stdout.write(f'{name}: {report["types"][name]}\n')
+    Path(__file__).with_suffix('.json').write_text(json.dumps(report, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+    main()
