@@ -53,16 +53,16 @@ def faults_explained(runner: Runner, training: bool = False) -> Iterator[None]:
             f'{free_space(runner.work_dir)} are free there.{_go_on(training)}'
         ) from error
     except (RuntimeError, AssertionError) as error:
-        dead, undecoded = (found.search(str(error)) for found in (_DEAD_WORKER, _UNDECODED))
+        dead, undecoded = (kind.findall(str(error)) for kind in (_DEAD_WORKER, _UNDECODED))
         if dead:
             raise DeadWorkerError(
-                f'{dead[0].strip()}{_done(runner, training)}. A killed worker mostly means that '
-                'memory ran out: see dmesg, and try fewer workers (num_workers of the dataloader) '
+                f'{dead[0].strip(" .")}{_done(runner, training)}. Mostly that means that memory '
+                'ran out: see dmesg, and try fewer workers (num_workers of the dataloader) '
                 'or more shared memory (--shm-size of a container).'
             ) from error
-        if undecoded:
+        if undecoded:  # a traceback of a worker shows the line of code first
             raise UnreadableImageError(
-                f'{undecoded[1]} cannot be decoded{_done(runner, training)}'
+                f'{undecoded[-1]} cannot be decoded{_done(runner, training)}'
             ) from error
         raise
 
@@ -73,7 +73,7 @@ def _own_words(error: UsageError) -> str:
 
 
 def _done(runner: Runner, training: bool) -> str:
-    return f' (after {runner.iter} training iterations)' if training else ''
+    return f' (training iterations done: {runner.iter})' if training else ''
 
 
 def _go_on(training: bool) -> str:
