@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmdysample.ops.backend import check_backend
+from mmdysample.ops.checks import check_feature
 from mmdysample.ops.dysample import INITS, STYLES, dysample, full_precision
+from mmdysample.ops.dysample.reference import initial_positions, sampling_positions
 from mmdysample.upsamplers.base import Upsampler, register_upsampler
 
 logger = logging.getLogger(__name__)
@@ -128,11 +130,9 @@ class DySample(Upsampler):
 
     def upsample(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Predict the offsets of ``x`` and sample it there."""
-        z = F.pixel_shuffle(x, self.scale_factor) if self.style == 'pl' else x
         return dysample(
             x,
-            _project(self.offset, z),
-            _project(self.scope, z) if self.dyscope else None,
+            *self._projections(x),
             scale_factor=self.scale_factor,
             groups=self.groups,
             style=self.style,
@@ -141,6 +141,42 @@ class DySample(Upsampler):
             size=size,
             backend=self.backend,
         )
+
+    def sampling_positions(
+        self, x: Tensor, size: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Where :meth:`forward` reads ``x``, and how far that is from the initial positions.
+
+        Args:
+            x (Tensor): Feature ``(N, C, H, W)``, as for :meth:`forward`.
+            size (tuple[int, int], optional): As for :meth:`forward`. Defaults to ``(sH, sW)``.
+
+        Returns:
+            tuple[Tensor, Tensor]: ``position`` and ``offset``, each ``(N, G, 2, h', w')`` in input
+            pixels, x before y, float32 or wider. Position 0 is the centre of the first input
+            pixel; a position beyond the outer centres, which sampling moves onto them, is left
+            where it is.
+
+        Raises:
+            ValueError: If a shape does not fit.
+            TypeError: If ``x`` is not a floating-point tensor.
+        """
+        check_feature('x', x, self.in_channels)
+        size = self.output_size(x, size)
+        projections = self._projections(x)
+        options = (self.scale_factor, self.groups, self.style, self.scope_factor, self.init, size)
+        position = torch.stack(sampling_positions(x, *projections, *options), dim=2)
+        column, row = (
+            initial_positions(length, self.scale_factor, self.init, position.dtype, x.device)
+            for length in size[::-1]
+        )
+        initial = torch.stack((column.expand(size), row[:, None].expand(size)))
+        return position, position - initial
+
+    def _projections(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Raw offsets and scopes, as :func:`mmdysample.ops.dysample` takes them."""
+        z = F.pixel_shuffle(x, self.scale_factor) if self.style == 'pl' else x
+        return _project(self.offset, z), _project(self.scope, z) if self.dyscope else None
 
     def macs(self, height: int, width: int) -> int:
         """Per output pixel: the projections, scope times offset, and four taps per channel."""
