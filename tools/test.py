@@ -1,8 +1,7 @@
 """Test a detector or a segmentor: python tools/test.py --help."""
 
-import sys
-
+from mmdysample.engine.processes import run_script
 from mmdysample.engine.test import main
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_script(main)

@@ -1,8 +1,7 @@
 """Train a detector or a segmentor: python tools/train.py --help."""
 
-import sys
-
+from mmdysample.engine.processes import run_script
 from mmdysample.engine.train import main
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_script(main)

@@ -13,11 +13,12 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-import mmdysample  # noqa: F401  registers everything, so that a config need not import it
+import mmdysample  # registers everything, so that a config need not import it
 from mmdysample.engine.checkpoint import require_safe_loading
 from mmdysample.engine.errors import UsageError
 from mmdysample.engine.files import use_whole_files
 from mmdysample.engine.hooks import guard_runner
+from mmdysample.engine.processes import join_processes_on_cpu
 
 _EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 130
@@ -74,6 +75,12 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def project_root() -> Path:
+    """Find configs/ and tools/: in the checkout, or in the installed package's ``.mim``."""
+    package = Path(mmdysample.__file__).resolve().parent
+    return package.parent if (package.parent / 'configs').is_dir() else package / '.mim'
+
+
 def check_checkpoint_exists(path: str) -> None:
     """Raise UsageError if a local checkpoint is not there; remote ones are left to the loader."""
     if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
@@ -84,6 +91,7 @@ def build_runner(cfg: Config) -> Runner:
     """Build the runner that the config asks for, with safe loading and saving of checkpoints."""
     require_safe_loading()
     use_whole_files()
+    join_processes_on_cpu(cfg)
     if cfg.get('default_scope') == 'mmdet' and find_spec('mmdet'):
         from mmdet.utils import setup_cache_size_limit_of_dynamo
 

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.device import get_device
 
 from mmdysample.engine.checkpoint import newest_to_resume
 from mmdysample.engine.data_check import check_data_paths
@@ -110,6 +111,8 @@ def _enable_amp(cfg: Config) -> None:
         raise UsageError(
             f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, not {kind}'
         )
+    if get_device() == 'cpu':
+        raise UsageError('--amp needs a GPU: MMEngine mixes precisions on accelerators only')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.loss_scale = 'dynamic'
 
