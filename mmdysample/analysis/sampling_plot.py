@@ -14,6 +14,7 @@ from mmdysample.analysis.sampling import PlacedSampling
 _DPI = 100
 _WIDTH = 800  # pixels that small pictures are enlarged to, so that short arrows can be seen
 _STRIP = 60  # pixels of the legend below the arrows
+_LEGEND = 600  # pixels of its width
 _PALETTES = ((10, 'tab10'), (20, 'tab20'))
 _COLUMNS = 3
 _PANEL = 3.2  # inches
@@ -54,14 +55,16 @@ def draw_arrows(
 
     Returns:
         np.ndarray: RGB, uint8: the picture, enlarged by the whole number that
-        :func:`enlargement` gives, and a legend below it.
+        :func:`enlargement` gives, in the upper left, and a legend below it.
     """
     height, width = picture.shape[:2]
     zoom = enlargement((height, width))
-    figure = Figure(figsize=(width * zoom / _DPI, (height * zoom + _STRIP) / _DPI), dpi=_DPI)
+    canvas_width, canvas_height = max(width * zoom, _LEGEND), height * zoom + _STRIP
+    figure = Figure(figsize=(canvas_width / _DPI, canvas_height / _DPI), dpi=_DPI)
     canvas = FigureCanvasAgg(figure)
-    share = _STRIP / (height * zoom + _STRIP)
-    axes = figure.add_axes((0, share, 1, 1 - share), frameon=False, xticks=[], yticks=[])
+    share = _STRIP / canvas_height
+    place = (0, share, width * zoom / canvas_width, 1 - share)
+    axes = figure.add_axes(place, frameon=False, xticks=[], yticks=[])
     axes.imshow(picture, interpolation='nearest', aspect='auto')
     axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(height - 0.5, -0.5)

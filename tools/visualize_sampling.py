@@ -1,0 +1,8 @@
+"""Draw where DySample layers sample: python tools/visualize_sampling.py --help."""
+
+import sys
+
+from mmdysample.engine.visualize_sampling import main
+
+if __name__ == '__main__':
+    sys.exit(main())
