@@ -123,11 +123,16 @@ def swap_upsample(
 
     Raises:
         ValueError: If no call can be swapped, the type is unknown or guided, or the module is
-            swapped already.
+            swapped already or an ``nn.Sequential``.
         TypeError: If ``upsample_cfg`` has unknown keys.
     """
     if hasattr(module, 'upsample_modules'):
         raise ValueError(f'{type(module).__name__} already has upsample_modules')
+    if isinstance(module, nn.Sequential):
+        raise ValueError(
+            f'{type(module).__name__} runs every module that it holds, so it would run '
+            'upsample_modules too: swap the module that contains it, or wrap it in one'
+        )
     calls = find_upsampling(module, *example_inputs)
     modules = ModuleList()
     order: list[int | None] = []

@@ -163,6 +163,8 @@ def test_refusals():
     host = swap_upsample(Shared(), 'dysample', X)
     with pytest.raises(ValueError, match='already has upsample_modules'):
         swap_upsample(host, 'dysample', X)
+    with pytest.raises(ValueError, match=r'Sequential runs every module .* wrap it'):
+        swap_upsample(nn.Sequential(nn.Upsample(scale_factor=2)), 'dysample', X)
 
 
 def test_guided_upsamplers_are_refused():
