@@ -17,7 +17,7 @@ _HOSTS = {
 
 
 def register_all() -> None:
-    """Register upsamplers, necks, heads and datasets with the installed packages.
+    """Register upsamplers, hooks, necks, heads and datasets with the installed packages.
 
     Without mmengine this does nothing: the operators and modules need PyTorch alone. A package
     that is installed but cannot be imported gives a warning with the reason, not an error.
@@ -28,6 +28,8 @@ def register_all() -> None:
     from mmdysample.engine.checkpoint import allow_mmengine_checkpoints
 
     allow_mmengine_checkpoints()
+    for hook in ('sampling_hook', 'epoch_seed_hook'):
+        importlib.import_module(f'mmdysample.engine.{hook}')
     if find_spec('mmcv') is None:
         return
     for package, modules in _HOSTS.items():

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Set up the environment if need be, then train Faster R-CNN with nearest upsampling and with
-# DySample on the default data, test both and compare them: tools/demo.sh [options], see --help.
-# Call it again after an interruption: finished parts are kept.
+# Set up the environment if need be, then run all five tables small on the default data and write
+# a page of results: tools/demo.sh [options of `tools/reproduce.py run`, such as --quick].
+# Call it again after an interruption: finished rows are kept, others go on.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 tools/setup_env.sh
-exec .venv/bin/python -m mmdysample.engine.demo "$@"
+exec .venv/bin/python tools/reproduce.py run --all --scale demo "$@"

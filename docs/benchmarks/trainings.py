@@ -14,10 +14,11 @@ import json
 import sys
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 
 from mmdysample.analysis.provenance import provenance
-from mmdysample.engine.demo_report import device_name
+from mmdysample.analysis.stopwatch import device_name
 
 
 def read_training(name: str, work_dir: Path) -> dict:
@@ -40,7 +41,7 @@ def main(out: str, *trainings: str) -> None:
     pairs = [training.partition('=')[::2] for training in trainings]
     report = dict(
         provenance=provenance(),
-        device=device_name(),
+        device=device_name(torch.device('cuda' if torch.cuda.is_available() else 'cpu')),
         trainings=[read_training(name, Path(work_dir)) for name, work_dir in pairs],
     )
     Path(out).write_text(json.dumps(report, indent=1) + '\n')

@@ -154,7 +154,7 @@ def _read_table(entry: dict, published: dict[str, dict[str, Figure]], scale: str
     train = dict(entry['train']) if scale == 'full' else {}
     return Table(
         name=entry['name'],
-        title=entry['title'] if scale == 'full' else f'{entry["title"]}: small, on scenes',
+        title=entry['title'] if scale == 'full' else entry['demo']['title'],
         task=entry['task'],
         scale=scale,
         metrics={name: Metric(**metric) for name, metric in entry['metrics'].items()},

@@ -1,4 +1,4 @@
-"""The main job: Faster R-CNN with the stock nearest upsampling, minutes on two CPU cores."""
+"""Detection of scenes: Faster R-CNN with the stock nearest upsampling, minutes on two CPU cores."""
 
 _base_ = [
     '../_base_/models/faster-rcnn_r18_fpn_small.py',
@@ -8,7 +8,7 @@ _base_ = [
 ]
 
 model = dict(roi_head=dict(bbox_head=dict(num_classes=8)))
-train_dataloader = dict(dataset=dict(indices=160))  # of 240: minutes count here
+
 train_cfg = dict(val_interval=4)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2))
 randomness = dict(seed=0)

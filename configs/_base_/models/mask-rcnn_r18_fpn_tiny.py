@@ -1,0 +1,3 @@
+_base_ = ['./mask-rcnn_r18_fpn_small.py', './detector_tiny.py']
+
+model = dict(**_base_.tiny, roi_head=dict(**_base_.tiny_boxes, **_base_.tiny_masks))

@@ -1,0 +1,3 @@
+_base_ = './segformer_r18_bilinear_12e_scenes.py'
+
+model = dict(decode_head=dict(upsample_cfg=dict(_delete_=True, type='dysample')))
