@@ -297,3 +297,29 @@ def test_missing_files_are_still_found_missing():
     with pytest.raises(FileNotFoundError) as caught:
         WholeFileBackend().get('gone.png')
     assert type(caught.value) is MissingDataError
+
+
+class Attack:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize(
+    'key', ['load_from', 'model.backbone.init_cfg.checkpoint', 'model.init_cfg.checkpoint']
+)
+def test_code_in_weights_that_a_config_names_does_not_run(tool, configs, tmp_path, capsys, key):
+    """What --resume and tools/test.py load is tested with these tools."""
+    evil = tmp_path / 'evil.pth'
+    torch.save(dict(state_dict={}, hook=Attack(tmp_path / 'sprung')), evil)
+    options = [*NO_VALIDATION, f'{key}={evil}']
+    if key != 'load_from':
+        options.append(key.replace('.checkpoint', '.type=Pretrained'))
+    status = tool(
+        *('train', configs['mmseg'], '--work-dir', tmp_path / 'run'), options=tuple(options)
+    )
+    assert status == 2
+    assert f'checkpoint {evil} was not loaded' in capsys.readouterr().err
+    assert not (tmp_path / 'sprung').exists()
