@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import resource
 import socket
 import subprocess
@@ -72,10 +73,9 @@ def environment(config: Path) -> dict[str, str]:
     )
 
 
-def train_in_two_processes(config: Path, work_dir: Path, *options: str, **popen):
-    """Run ``tools/dist_train.sh``, which must end by itself."""
-    command = ['bash', ROOT / 'tools/dist_train.sh', config, 2, '--work-dir', work_dir]
-    command += ['--cfg-options', *NO_VALIDATION, *options]
+def in_two_processes(config: Path, script: str, *arguments, options=(), **popen):
+    """Run a script of ``tools/``, which must end by itself."""
+    command = ['bash', ROOT / 'tools' / script, config, *arguments, '--cfg-options', *options]
     return subprocess.run(
         list(map(str, command)),
         **popen,
@@ -84,6 +84,12 @@ def train_in_two_processes(config: Path, work_dir: Path, *options: str, **popen)
         text=True,
         timeout=300,
     )
+
+
+def train_in_two_processes(config: Path, work_dir: Path, *options: str, **popen):
+    options = (*NO_VALIDATION, *options)
+    arguments = ('dist_train.sh', 2, '--work-dir', work_dir)
+    return in_two_processes(config, *arguments, options=options, **popen)
 
 
 @pytest.fixture
@@ -146,6 +152,24 @@ def test_a_fault_of_one_process_ends_them_all(config, tmp_path):
     assert f'error: {tmp_path / "epoch_1.pth"} was not written: File too large' in done.stderr
     assert 'exitcode  : 2' in done.stderr
     assert not list(tmp_path.glob('*.pth*'))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason='compares processes on the CPU')
+def test_two_processes_measure_what_one_does(config, train, tool, tmp_path):
+    checkpoint = train('trained') / 'epoch_3.pth'
+    one, two, out = tmp_path / 'one', tmp_path / 'two', tmp_path / 'predictions.pkl'
+    assert tool('test', config, checkpoint, '--work-dir', one) == 0
+    done = in_two_processes(
+        *(config, 'dist_test.sh', checkpoint, 2, '--work-dir', two, '--out', out),
+        options=NO_VALIDATION,
+    )
+    assert done.returncode == 0, done.stderr
+    (alone,), (together,) = (list(folder.glob('*/*.json')) for folder in (one, two))
+    alone, together = (json.loads(file.read_text()) for file in (alone, together))
+    for name in ('aAcc', 'mIoU', 'mAcc'):
+        assert together[name] == alone[name] > 0
+    assert len(pickle.loads(out.read_bytes())) == 4
 
 
 ENDING = """
