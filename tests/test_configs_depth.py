@@ -23,7 +23,7 @@ import mmdysample
 
 ROOT = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted((ROOT / 'depthformer').glob('*.py')) + sorted(
-    (ROOT / 'demo').glob('depthformer*.py')
+    path for folder in ('demo', 'scenes') for path in (ROOT / folder).glob('depthformer*.py')
 )
 SIZE = (64, 96)
 BASELINE = ROOT / 'depthformer' / 'depthformer_swin-t_bilinear_2xb8-38k_nyu-416x544.py'

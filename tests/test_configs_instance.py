@@ -26,8 +26,6 @@ UPSAMPLERS = {
     'cascade_mask_rcnn/cascade-mask-rcnn_r50_fpn-dysample': 3,
     'cascade_mask_rcnn/cascade-mask-rcnn_r50_fpn-dysample_mask-head-dysample': 6,
     'coco_sample/panoptic-fpn_r18_fpn-dysample_overfit': 9,
-    'demo/panoptic-fpn_r18_fpn': 0,
-    'demo/panoptic-fpn_r18_fpn-dysample': 3,
     'heads/mask-rcnn_r50_fpn-dysample_mask-head-dysample': 4,
     'heads/panoptic-fpn_r50_fpn-dysample_semantic-head-dysample': 9,
     'mask2former/mask2former_r50_dysample_8xb2-lsj-50e_coco': 1,
@@ -38,13 +36,17 @@ UPSAMPLERS = {
     'nuclei/mask-rcnn_r18_fpn-dysample_mask-head-dysample': 4,
     'rtmdet/rtmdet-ins_tiny_dysample': 2,
     'rtmdet/rtmdet_tiny_dysample': 2,
+    'scenes/faster-rcnn_r18_fpn': 0,
+    'scenes/faster-rcnn_r18_fpn-dysample': 3,
+    'scenes/panoptic-fpn_r18_fpn': 0,
+    'scenes/panoptic-fpn_r18_fpn-dysample': 3,
     'yolox/yolox_s_dysample': 2,
 }
 SCHEDULES = (
     '_1x_coco',
     '_12e_nuclei',
     '_coco-sample',
-    '_demo',
+    '_12e_scenes',
     '_8xb32-300e_coco',
     '_8xb8-300e_coco',
 )
@@ -52,7 +54,7 @@ PATHS = [
     path
     for folder in sorted({name.split('/')[0] for name in UPSAMPLERS})
     for path in sorted((CONFIGS / folder).glob('*.py'))
-    if folder != 'demo' or path.stem.startswith('panoptic')
+    if not path.stem.startswith(('segformer', 'depthformer'))
 ]
 
 

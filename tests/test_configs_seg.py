@@ -24,7 +24,7 @@ import mmdysample
 ROOT = Path(__file__).parents[1] / 'configs'
 FOLDERS = ('segformer', 'upernet', 'maskformer', 'sem_fpn', 'camvid')
 CONFIGS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob('*.py')) + sorted(
-    (ROOT / 'demo').glob('segformer*.py')
+    path for folder in ('demo', 'scenes') for path in (ROOT / folder).glob('segformer*.py')
 )
 SIZE = (64, 96)
 

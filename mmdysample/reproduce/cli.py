@@ -200,7 +200,7 @@ def run(args: argparse.Namespace) -> None:
     if any(not job.finished() for job in jobs):
         say('data, unless it is there; cost of the models')
         for table in tables:
-            measure_costs(table, table.runnable(), args.work_dir)
+            measure_costs(table, table.runnable(), args.work_dir, jobs[0].settings.overrides)
     places = devices_for(places_of(args), _gpus(args) if args.launcher != 'slurm' else 0)
     say(f'{len(jobs)} trainings, {len(places)} at a time')
     failures = run_all(jobs, places, say)

@@ -16,7 +16,7 @@ from torch import nn
 
 from mmdysample.analysis.provenance import provenance
 from mmdysample.analysis.stopwatch import device_name, measure, spread
-from mmdysample.engine.launch import project_root
+from mmdysample.reproduce.job import load_row_config
 from mmdysample.reproduce.results import cost_file, write_once
 from mmdysample.reproduce.tables import Row, Table
 from mmdysample.upsamplers import Upsampler
@@ -24,7 +24,9 @@ from mmdysample.upsamplers import Upsampler
 ROUNDS = 5
 
 
-def measure_costs(table: Table, rows: Sequence[Row], work_dir: Path) -> Path | None:
+def measure_costs(
+    table: Table, rows: Sequence[Row], work_dir: Path, overrides: Sequence[str] = ()
+) -> Path | None:
     """Measure a table's models once, side by side, on one image of its test data.
 
     Weights are random: cost does not depend on them, but for the number of boxes that a detector
@@ -34,6 +36,7 @@ def measure_costs(table: Table, rows: Sequence[Row], work_dir: Path) -> Path | N
         table (Table): The table.
         rows (Sequence[Row]): Rows to measure.
         work_dir (Path): Folder of all results.
+        overrides (Sequence[str]): KEY=VALUE entries that change every config. Defaults to none.
 
     Returns:
         Path: The file that :func:`mmdysample.reproduce.results.load_costs` reads; None if there is
@@ -44,7 +47,7 @@ def measure_costs(table: Table, rows: Sequence[Row], work_dir: Path) -> Path | N
         return path if path.exists() else None
     rows = [table.baseline, *(row for row in rows if row is not table.baseline)]
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    configs = [Config.fromfile(project_root() / row.config) for row in rows]
+    configs = [load_row_config(row, overrides) for row in rows]
     models = [_build(cfg, device) for cfg in configs]
     for model in models[1:]:  # so that the detectors see the same boxes
         model.load_state_dict(models[0].state_dict(), strict=False)

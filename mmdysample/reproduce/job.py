@@ -145,8 +145,7 @@ class Job:
             yield file.fileno()
 
     def _fingerprint(self) -> dict[str, Any]:
-        cfg = Config.fromfile(project_root() / self.row.config)
-        cfg.merge_from_dict(_parse(self.settings.overrides))
+        cfg = load_row_config(self.row, self.settings.overrides)
         digest = hashlib.sha256(cfg.pretty_text.encode()).hexdigest()
         return dict(
             config=digest,
@@ -288,6 +287,27 @@ class Job:
         return read_result(self.folder)
 
 
+def load_row_config(row: Row, overrides: Sequence[str] = ()) -> Config:
+    """Load the config of a row as its training sees it.
+
+    Args:
+        row (Row): A row that has a config.
+        overrides (Sequence[str]): KEY=VALUE entries, as for ``--cfg-options``. Defaults to none.
+
+    Raises:
+        UsageError: If an entry is not of that form.
+    """
+    entries = {}
+    for text in overrides:
+        key, sign, value = text.partition('=')
+        if not sign:
+            raise UsageError(f'--cfg-options takes KEY=VALUE, got {text!r}')
+        entries[key] = DictAction._parse_iterable(value)
+    cfg = Config.fromfile(project_root() / row.config)
+    cfg.merge_from_dict(entries)
+    return cfg
+
+
 def training_seconds(scalars: Sequence[dict[str, Any]]) -> float:
     """Add up the time spent in training iterations, also over interrupted and resumed runs.
 
@@ -307,17 +327,6 @@ def _device():
     import torch
 
     return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-
-
-def _parse(overrides: Sequence[str]) -> dict[str, Any]:
-    """Read KEY=VALUE entries as the tools do."""
-    entries = {}
-    for text in overrides:
-        key, sign, value = text.partition('=')
-        if not sign:
-            raise UsageError(f'--cfg-options takes KEY=VALUE, got {text!r}')
-        entries[key] = DictAction._parse_iterable(value)
-    return entries
 
 
 def _shown(command: Sequence[str]) -> str:

@@ -12,8 +12,7 @@ from mmengine.config import Config
 
 from mmdysample.engine.data_check import check_data_paths
 from mmdysample.engine.errors import MissingDataError
-from mmdysample.engine.launch import project_root
-from mmdysample.reproduce.job import Job
+from mmdysample.reproduce.job import Job, load_row_config
 from mmdysample.reproduce.results import load_results
 from mmdysample.reproduce.tables import Table
 
@@ -66,7 +65,7 @@ def estimate(table: Table, jobs: Sequence[Job], work_dir: Path, tflops: float = 
     """
     left = [job for job in jobs if not job.finished()]
     hours, basis = _hours(table, work_dir, tflops)
-    cfg = Config.fromfile(project_root() / table.baseline.config)
+    cfg = load_row_config(table.baseline, jobs[0].settings.overrides)
     try:
         check_data_paths(cfg, splits=('train', 'val', 'test'))
         missing = ''

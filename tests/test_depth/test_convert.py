@@ -15,14 +15,15 @@ from mmseg.registry import MODELS
 from mmdysample.engine.convert import convert_checkpoint
 from mmdysample.engine.errors import RefusedCheckpointError
 
-DEMO = Path(__file__).parents[2] / 'configs' / 'demo' / 'depthformer_bilinear_demo.py'
+CONFIGS = Path(__file__).parents[2] / 'configs'
+SMALL = CONFIGS / 'scenes' / 'depthformer_bilinear_10e_scenes.py'
 
 
 @pytest.fixture
 def published(tmp_path):
     """A checkpoint as the toolbox writes one from data-parallel training, with random weights."""
     with DefaultScope.overwrite_default_scope('mmseg'):
-        model = MODELS.build(Config.fromfile(DEMO).model)
+        model = MODELS.build(Config.fromfile(SMALL).model)
     state = {
         name: torch.randn(value.shape) if value.is_floating_point() else value
         for name, value in model.state_dict().items()
@@ -39,7 +40,7 @@ def published(tmp_path):
 
 
 def config_without_warm_up(folder):
-    config = Config.fromfile(DEMO)
+    config = Config.fromfile(SMALL)
     config.model.decode_head.loss_decode.warm_up_iters = 0
     config.dump(folder / 'config.py')
     return str(folder / 'config.py')

@@ -24,7 +24,7 @@ from mmdysample.depth.neck import sine_encoding
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 SWIN_T = CONFIGS / 'depthformer' / 'depthformer_swin-t_bilinear_2xb8-38k_nyu-416x544.py'
-DEMO = CONFIGS / 'demo' / 'depthformer_dysample-plus_demo.py'
+SMALL = CONFIGS / 'scenes' / 'depthformer_dysample-plus_10e_scenes.py'
 CHANNELS = [4, 8, 12]
 
 pytestmark = pytest.mark.smoke
@@ -308,7 +308,7 @@ def test_swin_t_has_the_published_parameters():
 
 
 def test_offsets_start_from_bilinear_in_the_model():
-    model = build(DEMO)
+    model = build(SMALL)
     model.init_weights()
     upsamplers = [m for m in model.modules() if isinstance(m, DySample)]
     assert len(upsamplers) == 4
@@ -327,7 +327,7 @@ def samples(model, size=(64, 96)):
 
 
 def test_every_parameter_gets_a_gradient():
-    model = build(DEMO)
+    model = build(SMALL)
     model.init_weights()
     loss = model(**samples(model), mode='loss')
     assert set(loss) == {'decode.loss_depth'}
@@ -337,7 +337,7 @@ def test_every_parameter_gets_a_gradient():
 
 
 def test_pixels_without_depth_have_no_influence():
-    model = build(DEMO)
+    model = build(SMALL)
     data = samples(model)
     del data['data_samples'][1:]
     data['inputs'] = data['inputs'][:1]
