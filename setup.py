@@ -94,7 +94,7 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['mmdysample', 'mmdysample.*']),
-    package_data={'': ['*.yaml']},
+    package_data={'': ['*.yaml', '*.html', '*.css']},
     python_requires='>=3.10',
     install_requires=['torch>=2.6'],  # the first release whose torch.load is safe by default
     extras_require={
