@@ -44,6 +44,7 @@ class Panels:
         self.palette = palette
         self.outlined = outlined
         self.depth_range = depth_range
+        self.visualizer = Visualizer()
         height, width = pixels.shape[:2]
         self.size = round(WIDTH * height / width), WIDTH
         zoomed = min(max(width // 4, _FEWEST_ZOOMED), _MOST_ZOOMED, width)
@@ -81,7 +82,8 @@ class Panels:
             from mmdysample.depth.visualizer import colour_depth
 
             return fitted(colour_depth(view.depth, self.depth_range), exact=True)
-        visualizer = Visualizer(image=fitted(self.pixels, exact=False))
+        visualizer = self.visualizer
+        visualizer.set_image(fitted(self.pixels, exact=False))
         if view is not None and view.masks:
             masks = [fitted(mask.astype(np.uint8), exact=True) > 0 for mask in view.masks]
             colours = [self.palette[label] for label in view.labels]
@@ -91,7 +93,7 @@ class Panels:
                 visualizer.draw_binary_masks(edges, 'white', 0.9)
         elif view is not None and view.boxes:
             scale = self.size[1] / width, self.size[0] / height
-            moved = (np.stack(view.boxes) - [left, top] * 2) * [*scale] * 2
+            moved = (np.stack(view.boxes) - [left, top] * 2) * (scale * 2)
             self._boxes(visualizer, moved, view.labels)
         return visualizer.get_image()
 

@@ -195,7 +195,7 @@ def _embedded(path: Path) -> str:
     """Put a picture into an address; as WebP, which keeps a page of many pictures small."""
     content = io.BytesIO()
     with Image.open(path) as picture:
-        picture.save(content, 'WEBP', quality=_QUALITY, method=6)
+        picture.save(content, 'WEBP', quality=_QUALITY)
     return f'data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}'
 
 
