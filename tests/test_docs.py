@@ -155,6 +155,16 @@ def test_every_type_has_a_page_in_the_navigation():
         assert f'upsamplers/{page.name}' in nav
 
 
+def test_necks_and_heads_are_registered():
+    det, seg = pytest.importorskip('mmdet.registry'), pytest.importorskip('mmseg.registry')
+    registries = dict(detection=det, instance=det, panoptic=det, semantic=seg, depth=seg)
+    _, *rows = read_table(DOCS / 'usage.md', 'hosts')
+    for tasks, types, *_ in rows:
+        for task in tasks.split(', '):
+            for name in re.findall(r'`(\w+)`', types):
+                assert registries[task].MODELS.get(name) is not None, (task, name)
+
+
 # Tables -------------------------------------------------------------------------------------------
 
 each_page = pytest.mark.parametrize('page', UPSAMPLER_PAGES, ids=lambda page: page.stem)
