@@ -14,7 +14,7 @@ from pathlib import Path
 from mmdysample.engine.errors import UsageError
 from mmdysample.engine.launch import run_tool
 from mmdysample.reproduce.job import LAUNCHERS, Job, Settings
-from mmdysample.reproduce.plan import TFLOPS, estimate, show_plan
+from mmdysample.reproduce.plan import TFLOPS, estimate, missing_data, show_plan
 from mmdysample.reproduce.results import run_folder
 from mmdysample.reproduce.tables import SCALES, Table, find_tables, load_tables
 
@@ -197,20 +197,28 @@ def run(args: argparse.Namespace) -> None:
     from mmdysample.reproduce.cost import measure_costs
     from mmdysample.reproduce.pool import devices_for, run_all
 
+    overrides = jobs[0].settings.overrides
+    failures = {}
+    for table in tables:
+        missing = missing_data(table, overrides)
+        if missing:
+            failures[table.name] = missing
+            say(f'FAILED {table.name}: {missing}')
+    jobs = [job for job in jobs if job.table.name not in failures]
+    places = devices_for(places_of(args), _gpus(args) if args.launcher != 'slurm' else 0)
     if any(not job.finished() for job in jobs):
         say('data, unless it is there; cost of the models')
         for table in tables:
-            measure_costs(table, table.runnable(), args.work_dir, jobs[0].settings.overrides)
-    places = devices_for(places_of(args), _gpus(args) if args.launcher != 'slurm' else 0)
+            if table.name not in failures:
+                measure_costs(table, table.runnable(), args.work_dir, overrides)
     say(f'{len(jobs)} trainings, {len(places)} at a time')
-    failures = run_all(jobs, places, say)
+    failures |= run_all(jobs, places, say)
     if args.seed is None or args.launcher == 'none':
         report(args)
     if failures:
         raise UsageError(
-            f'{len(failures)} of {len(jobs)} failed, the others are finished: '
-            + ', '.join(failures)
-            + '. Their logs say why, see above; the same command tries them again.'
+            f'{", ".join(failures)} failed, for the reasons above; all others are finished. The '
+            'same command tries them again.'
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,16 +73,9 @@ def measure_costs(
         for row, model, count, median in zip(rows, models, macs, medians, strict=True)
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_once(
-        path,
-        dict(
-            rows=record,
-            rounds=ROUNDS,
-            device=device_name(device),
-            threads=torch.get_num_threads(),
-            **provenance(),
-        ),
-    )
+    run = dict(rounds=ROUNDS, device=device_name(device), threads=torch.get_num_threads())
+    with suppress(FileExistsError):  # another task of an array was quicker
+        write_once(path, dict(rows=record, **run, **provenance()))
     return path
 
 

@@ -65,20 +65,31 @@ def estimate(table: Table, jobs: Sequence[Job], work_dir: Path, tflops: float = 
     """
     left = [job for job in jobs if not job.finished()]
     hours, basis = _hours(table, work_dir, tflops)
-    cfg = load_row_config(table.baseline, jobs[0].settings.overrides)
-    try:
-        check_data_paths(cfg, splits=('train', 'val', 'test'))
-        missing = ''
-    except MissingDataError as error:
-        missing = str(error)
+    overrides = jobs[0].settings.overrides
+    cfg = load_row_config(table.baseline, overrides)
     return Estimate(
         jobs=len(jobs),
         left=len(left),
         gpu_hours=None if hours is None else hours * len(left),
         basis=basis,
         disk_gb=_checkpoint_gb(table, cfg) * len(left),
-        missing=missing,
+        missing=missing_data(table, overrides),
     )
+
+
+def missing_data(table: Table, overrides: Sequence[str] = ()) -> str:
+    """Say which files or folders a table's trainings and tests lack; empty if none.
+
+    Args:
+        table (Table): The table. All its rows have the data of the baseline.
+        overrides (Sequence[str]): KEY=VALUE entries that change its configs. Defaults to none.
+    """
+    try:
+        cfg = load_row_config(table.baseline, overrides)
+        check_data_paths(cfg, splits=('train', 'val', 'test'))
+    except MissingDataError as error:
+        return str(error)
+    return ''
 
 
 def show_plan(table: Table, jobs: Sequence[Job], found: Estimate, work_dir: Path) -> str:

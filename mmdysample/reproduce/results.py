@@ -93,7 +93,7 @@ def write_once(path: Path, record: Mapping[str, Any]) -> None:
     Raises:
         FileExistsError: If there is such a file. It stays as it is.
     """
-    draft = path.with_suffix('.part')
+    draft = path.with_suffix(f'.{os.getpid()}.part')
     with draft.open('w', encoding='utf-8') as file:
         json.dump(record, file, indent=1)
         file.write('\n')

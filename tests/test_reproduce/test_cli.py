@@ -114,6 +114,15 @@ def test_nothing_to_submit_without_sbatch(monkeypatch, capsys):
     assert 'error: --submit: there is no sbatch here' in capsys.readouterr().err
 
 
+def test_a_table_without_its_data_is_named_and_nothing_is_started(capsys):
+    assert cli.main(['run', 'upernet', '--rows', 'bilinear', '--gpus', '0']) == 2
+    captured = capsys.readouterr()
+    assert 'FAILED upernet: the config names data that does not exist' in captured.out
+    assert '0 trainings' in captured.out
+    assert 'error: upernet failed, for the reasons above' in captured.err
+    assert not list(Path('work_dirs').rglob('*.log'))
+
+
 TINY = [
     'train_cfg.max_epochs=2',
     *(f'{split}_dataloader.dataset.data_root=scenes' for split in ('train', 'val', 'test')),
@@ -169,6 +178,7 @@ def test_a_run_killed_twice_gives_the_same_table():
     assert Path('killed/demo/report/report.html').stat().st_size > 10_000
 
 
+@pytest.mark.smoke
 def test_resuming_gives_the_numbers_of_an_uninterrupted_training(tmp_path):
     """Exactly, through random flips and dropout; and not without the hook that sees to it."""
     import torch

@@ -16,6 +16,7 @@ import pytest
 from mmdysample.engine.errors import UsageError
 from mmdysample.reproduce.job import Job, Stopped, load_row_config, training_seconds
 
+pytestmark = pytest.mark.smoke
 SLEEP = 'import time; time.sleep(120)'
 TIMEOUT = 60  # seconds that nothing here comes near
 

@@ -307,6 +307,22 @@ def test_boundaries():
     assert np.argwhere(edges).tolist() == [[row, 3] for row in range(4)]
 
 
+def test_boxes_that_leave_the_window_leave_the_picture_as_it_is():
+    pixels = np.random.RandomState(0).randint(0, 255, (80, 160, 3)).astype(np.uint8)
+    box = np.array([70.0, 10.0, 155.0, 75.0])
+    panels = Panels(pixels, View([0], boxes=[box]), [(255, 0, 0)], outlined=False)
+    top, left, height, width = panels.window
+    plain, drawn = (panels.draw(view)[168:] for view in (None, View([0], boxes=[box])))
+    rows, columns = np.mgrid[:160, :320]
+    x, y = left + columns * width / 320, top + rows * height / 160
+    x1, y1, x2, y2 = box
+    on_line = (np.minimum(abs(x - x1), abs(x - x2)) < 1) | (
+        np.minimum(abs(y - y1), abs(y - y2)) < 1
+    )
+    assert (drawn[~on_line] == plain[~on_line]).all()
+    assert (drawn[on_line] != plain[on_line]).any()
+
+
 def test_tiny_and_tall_pictures_are_drawn():
     palette = [(255, 0, 0)]
     for height, width in ((5, 4), (90, 30), (20, 400)):

@@ -13,6 +13,7 @@ from mmdysample.engine.errors import UsageError
 from mmdysample.engine.launch import project_root
 from mmdysample.reproduce.tables import find_tables, load_tables
 
+pytestmark = pytest.mark.smoke
 MEMBERS = ['dysample', 'dysample_s', 'dysample_plus', 'dysample_s_plus']
 ROWS = [(scale, table, row) for scale in ('full', 'demo') for table in load_tables(scale).values()
         for row in table.runnable()]  # fmt: skip

@@ -84,6 +84,7 @@ class Panels:
             return fitted(colour_depth(view.depth, self.depth_range), exact=True)
         visualizer = self.visualizer
         visualizer.set_image(fitted(self.pixels, exact=False))
+        visualizer.ax_save.autoscale(False)  # or lines beyond the border shrink the picture
         if view is not None and view.masks:
             masks = [fitted(mask.astype(np.uint8), exact=True) > 0 for mask in view.masks]
             colours = [self.palette[label] for label in view.labels]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -21,6 +22,8 @@ ONE_SEED = 'one seed: noise unknown'
 WITHIN_NOISE = 'within noise'
 BETTER = 'better'
 WORSE = 'worse'
+
+_HASH = re.compile(r'\b([0-9a-f]{12})[0-9a-f]{28}\b')
 
 
 def gather(work_dir: Path, tables: Sequence[Table]) -> dict[str, Any]:
@@ -206,8 +209,8 @@ def _differences(results: Sequence[Result]) -> list[str]:
     for key, what in words.items():
         groups = _groups(results, key)
         if len(groups) > 1:
-            shown = '; '.join(
-                f'{name or "none"} ({", ".join(members)})' for name, members in groups.items()
+            shown = ' and '.join(
+                f'{_short(name)} ({_runs(group)})' for name, group in groups.items()
             )
             warnings.append(f'Results come from {len(groups)} {what}: {shown}.')
     dirty = [name for name in _groups(results, 'revision') if name.endswith('-dirty')]
@@ -216,13 +219,28 @@ def _differences(results: Sequence[Result]) -> list[str]:
     return warnings
 
 
-def _groups(results: Iterable[Result], key: str) -> dict[str, list[str]]:
+def _groups(results: Iterable[Result], key: str) -> dict[str, list[Result]]:
     """Sort runs by what their records say about something."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[Result]] = {}
     for result in results:
-        name = _words(result.record.get(key))
-        groups.setdefault(name, []).append(f'{result.row} seed {result.seed}')
+        groups.setdefault(_words(result.record.get(key)), []).append(result)
     return groups
+
+
+def _short(name: str) -> str:
+    """Cut revisions to what tells them apart."""
+    return _HASH.sub(r'\1', name) or 'none'
+
+
+def _runs(results: Sequence[Result]) -> str:
+    """Name runs: each row once, with its seeds."""
+    seeds: dict[str, list[str]] = {}
+    for result in results:
+        seeds.setdefault(result.row, []).append(str(result.seed))
+    return '; '.join(
+        f'{row} seed{"s" if len(found) > 1 else ""} {", ".join(found)}'
+        for row, found in seeds.items()
+    )
 
 
 def _words(value: Any) -> str:

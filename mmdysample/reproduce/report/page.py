@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader  # comes with torch
 from markupsafe import Markup
@@ -16,6 +17,7 @@ from mmdysample.reproduce.report import numbers
 from mmdysample.reproduce.report.colours import Style, styles, upsampler_of
 from mmdysample.reproduce.report.gather import BETTER, WORSE
 from mmdysample.reproduce.report.plots import curve_plot, dot_plot
+from mmdysample.reproduce.report.views import SCORE_THRESHOLD
 
 MEMBERS = ('dysample', 'dysample_s', 'dysample_plus', 'dysample_s_plus')
 """Rows of which the overview tells the gain."""
@@ -102,12 +104,15 @@ def to_html(report: Mapping[str, Any], pictures: Path) -> str:
         published_rows=lambda table: [row for row in table['rows'] if row['published']],
         any_recalled=_any_recalled,
         sources_of=_sources_of,
+        source_name=_source_name,
+        classes_of=_classes_of,
         failures=lambda table: [
             (row, run) for row in table['rows'] for run in row['runs'] if run['error']
         ],
     )
     page = environment.get_template('page.html').render(
         report=report,
+        score_threshold=SCORE_THRESHOLD,
         css=Markup((_FOLDER / 'page.css').read_text(encoding='utf-8')),
         anchors=[f'{table["scale"]}-{table["name"]}' for table in tables],
         members=MEMBERS,
@@ -181,6 +186,11 @@ def _cost_image(table: Mapping[str, Any]) -> str:
     return ' or '.join(' × '.join(map(str, size)) for size in sorted(sizes))
 
 
+def _classes_of(table: Mapping[str, Any]) -> dict[str, str]:
+    """Gather the colours of all classes that a table's pictures show."""
+    return {name: c for picture in table['pictures'] for name, c in picture['classes'].items()}
+
+
 def _any_recalled(table: Mapping[str, Any]) -> bool:
     figures = (figure for row in table['rows'] for figure in row['published'].values())
     return any(figure['status'] == 'recalled' for figure in figures)
@@ -189,6 +199,13 @@ def _any_recalled(table: Mapping[str, Any]) -> bool:
 def _sources_of(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     """List a row's sources, each once, with what there is to know about it."""
     return list(dict.fromkeys((f['source'], f['note']) for f in row['published'].values()))
+
+
+def _source_name(source: Mapping[str, str]) -> str:
+    """Name a source so that it is known without its address."""
+    address = urlsplit(source['url'])
+    place = address.path.strip('/') if address.netloc == 'github.com' else address.netloc
+    return f'{place}, {source["what"]}'
 
 
 def _embedded(path: Path) -> str:

@@ -22,7 +22,8 @@ from mmdysample.reproduce.report.views import View
 from mmdysample.reproduce.results import Result
 from mmdysample.reproduce.tables import Table
 
-_FORM = 1  # raised whenever the same predictions are drawn in another way
+_FORM = 2  # raised whenever the same predictions are drawn in another way
+_FEW_CLASSES = 20  # so many are all explained, seen or not
 _NOTE = 'strip'  # key of the description in a picture's file
 
 
@@ -133,6 +134,8 @@ def _strip(
     panels = Panels(pixels, truth, first.palette, outlined, depth_range)
     strip = join([panels.draw(view) for view in (None, *views)])
     labels = sorted({label for view in views for label in view.labels})
+    if labels and len(first.classes) <= _FEW_CLASSES:
+        labels = list(range(len(first.classes)))
     return strip, dict(
         image=name,
         index=index,

@@ -8,8 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-SCORE_THRESHOLD = 0.5
-"""Objects that a detector is less sure of are not shown."""
+SCORE_THRESHOLD = 0.3
+"""Objects that a detector is less sure of are not shown; the frameworks' own default."""
 
 _DEPTH_JUMP = 1.1  # ratio of neighbouring depths that makes an edge
 
