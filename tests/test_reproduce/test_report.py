@@ -360,7 +360,8 @@ def test_unfinished_and_failed_runs_are_shown(tmp_path):
     put_result(work_dir, table, 'dysample', 0, dict(ap=31.0))
     failed = run_folder(work_dir, table, 'dysample', 1)
     failed.mkdir()
-    failure = dict(error='the loss is NaN <b>at once</b>', log='train.log')
+    error = f'the loss is NaN <b>at once</b>; the end of {failed}/x.log:\nTraceback | last line'
+    failure = dict(error=error, log='train.log')
     (failed / 'failure.json').write_text(json.dumps(failure))
     run_folder(work_dir, table, 'dysample_plus', 1).mkdir(parents=True)
     page, report, path = report_of(tmp_path, table, pictures=0)
@@ -375,7 +376,11 @@ def test_unfinished_and_failed_runs_are_shown(tmp_path):
     assert 'the loss is NaN <b>at once</b>' in page.text
     assert '<b>' not in page.source
     assert 'full/boxes/dysample/seed1/train.log' in page.text
-    assert 'the loss is NaN \\<b>at once\\</b>' in path.with_suffix('.md').read_text()
+    assert 'Traceback | last line' in page.text
+    assert str(tmp_path) not in page.source
+    text = path.with_suffix('.md').read_text()
+    assert 'the loss is NaN \\<b>at once\\</b>' in text
+    assert 'Traceback' not in text
 
 
 def test_a_failure_that_ended_well_is_no_failure(tmp_path):

@@ -63,9 +63,10 @@ def _read_run(work_dir: Path, table: Table, row: str, seed: int) -> Run:
         return Run(row, seed, 'unfinished')
     try:
         failure = json.loads(path.read_text(encoding='utf-8'))
-        error, log = str(failure['error']), failure.get('log')
+        error, log = str(failure['error']).strip() or 'no reason given', failure.get('log')
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Run(row, seed, 'failed', error=f'{path.relative_to(work_dir)} cannot be read')
+    error = error.replace(f'{work_dir}/', '')
     log = f'{folder.relative_to(work_dir)}/{log}' if log else ''
     return Run(row, seed, 'failed', error=error, log=log)
 

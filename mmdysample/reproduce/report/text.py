@@ -128,7 +128,8 @@ def _measured(table: Mapping[str, Any]) -> Iterator[str]:
                 cells.append(_figure(row['published'].get(column)))
                 cells.append(_summary(row['difference'].get(column), digits, signed))
         cells += _cost(row['cost'] or {}) if costs else []
-        errors = [f'seed {run["seed"]}: {run["error"]}' for run in row['runs'] if run['error']]
+        failed = [run for run in row['runs'] if run['error']]
+        errors = [f'seed {run["seed"]}: {run["error"].splitlines()[0]}' for run in failed]
         cells.append('; '.join(filter(None, [_safe(row['state']), *map(_safe, errors)])))
         yield _line(cells)
 
