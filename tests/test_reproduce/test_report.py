@@ -3,177 +3,29 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
 import statistics
-from html.parser import HTMLParser
 
 import pytest
+from report_page import (
+    AP,
+    Page,
+    fill,
+    gathered,
+    look_up,
+    make_table,
+    put_result,
+    report_of,
+    rows_of,
+)
 
-from mmdysample.analysis.published import Figure
 from mmdysample.reproduce.report import write_report
 from mmdysample.reproduce.report.numbers import count, duration, fixed, milliseconds, signed
-from mmdysample.reproduce.results import cost_file, run_folder
-from mmdysample.reproduce.tables import Metric, Row, Table, load_tables
+from mmdysample.reproduce.tables import Metric, load_tables
 
 T_95 = {2: 12.7062047, 3: 4.3026527}
 """Student's t for 95 % from a printed table, by number of values."""
-
-AP = (31.25, 30.75, 32.4)
-GAINS = dict(dysample=(1.1, 0.9, 1.3), dysample_plus=(0.4, -0.6, 0.3))
-
-
-def make_table(scale='full', **changes) -> Table:
-    def row(name, ap, confirmed=True, config='configs/x.py'):
-        figures = {'ap': Figure(ap, confirmed, 'dysample_readme')} if ap else {}
-        return Row(name, config, figures)
-
-    rows = [
-        row('nearest', '31.0'),
-        row('dysample', '32.50'),
-        row('dysample_plus', '32.9', confirmed=False),
-        row('freqfusion', '33.3', config=None),
-        row('sapa_b', None),
-    ]
-    return Table(
-        **{
-            'name': 'boxes',
-            'title': 'Boxes',
-            'task': 'detection',
-            'scale': scale,
-            'metrics': {
-                'ap': Metric('coco/bbox_mAP', times=100),
-                'rmse': Metric('rmse', digits=3, lower=True),
-            },
-            'columns': ['ap'],
-            'rows': {row.name: row for row in rows},
-            'train': {},
-            'test_options': [],
-            **changes,
-        }
-    )
-
-
-def put_result(work_dir, table, row, seed, metrics, **changes):
-    folder = run_folder(work_dir, table, row, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    scalars = [
-        dict(loss=2 / step + 0.01 * seed, lr=0.1, time=0.1, epoch=1, iter=step, step=step)
-        for step in range(1, 40)
-    ] + [{'coco/bbox_mAP': 0.1 * epoch, 'step': epoch} for epoch in (1, 2, 3)]
-    record = dict(
-        table=table.name,
-        row=row,
-        scale=table.scale,
-        seed=seed,
-        metrics=metrics,
-        test={},
-        scalars=scalars,
-        training_seconds=60.5,
-        config='configs/x.py',
-        config_dump='train/x.py',
-        checkpoint='train/epoch_3.pth',
-        overrides=[],
-        device='a processor',
-        python='3.12.1',
-        platform='Linux',
-        versions={'torch': 'torch 2.13'},
-        revision='abc',
-        commands=[f'python tools/train.py configs/x.py --seed {seed}'],
-        interruptions=0,
-        finished='2026-11-24T13:00:00Z',
-    )
-    (folder / 'result.json').write_text(json.dumps(record | changes))
-
-
-def fill(work_dir, table):
-    for seed, value in enumerate(AP):
-        put_result(work_dir, table, 'nearest', seed, dict(ap=value, rmse=0.5 + 0.01 * seed))
-        for row, gains in GAINS.items():
-            metrics = dict(ap=value + gains[seed], rmse=0.4 + 0.011 * seed)
-            put_result(work_dir, table, row, seed, metrics)
-    cost = dict(
-        params=2_831_234,
-        upsampler_params=24_576,
-        upsampler_macs=12_345_678,
-        image=[192, 256],
-        latency_ms=31.234,
-        latency_ratio=1.0567,
-    )
-    record = dict(rows={'nearest': cost, 'dysample': cost}, device='a processor', revision='abc')
-    cost_file(work_dir, table).write_text(json.dumps(record))
-
-
-class Page(HTMLParser):
-    """Collects what a page loads, its numbers, and its text."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.loads, self.links, self.numbers, self.ids = [], [], [], []
-        self.words, self.rows, self.unmarked = [], [], []
-        self.open_number, self.in_row = None, False
-        self.source = path.read_text(encoding='utf-8')
-        self.feed(self.source)
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        if 'id' in attributes:
-            self.ids.append(attributes['id'])
-        if tag == 'a':
-            self.links.append(attributes['href'])
-        else:
-            self.loads += [
-                attributes[key] for key in ('src', 'href', 'srcset') if key in attributes
-            ]
-        if tag in ('script', 'link', 'iframe', 'object', 'embed', 'base'):
-            self.loads.append(f'<{tag}>')
-        if tag == 'data':
-            self.open_number = attributes
-        if tag == 'tr':
-            self.rows.append('')
-            self.in_row = True
-
-    def handle_endtag(self, tag):
-        if tag == 'data':
-            self.open_number = None
-        if tag in ('td', 'th'):
-            self.rows[-1] += '|'
-        if tag == 'tr':
-            self.in_row = False
-
-    def handle_data(self, data):
-        self.words.append(data)
-        if self.in_row:
-            self.rows[-1] += data
-            if not self.open_number:
-                self.unmarked.append(data)
-        if self.open_number:
-            at, value = self.open_number['data-at'], self.open_number['value']
-            self.numbers.append((at, value, data))
-
-    @property
-    def text(self):
-        return ' '.join(' '.join(self.words).split())
-
-    def row(self, name):
-        """The cells of the first row of a table that is of this name."""
-        rows = ([' '.join(cell.split()) for cell in row.split('|')] for row in self.rows)
-        return next(row for row in rows if row[0].split(' ')[0] == name)
-
-
-def look_up(report, pointer):
-    value = report
-    for part in pointer.split('/')[1:]:
-        key = part.replace('~1', '/').replace('~0', '~')
-        value = value[int(key)] if isinstance(value, list) else value[key]
-    return value
-
-
-def report_of(tmp_path, table, **options):
-    path = write_report(tmp_path / 'work', [table], tmp_path / 'out', **options)
-    report = json.loads(path.with_suffix('.json').read_text())
-    return Page(path), report, path
 
 
 @pytest.fixture
@@ -181,10 +33,6 @@ def full(tmp_path):
     table = make_table()
     fill(tmp_path / 'work', table)
     return report_of(tmp_path, table, pictures=0)
-
-
-def rows_of(report):
-    return {row['name']: row for row in report['tables'][0]['rows']}
 
 
 def test_every_number_of_the_page_is_in_the_json(full):
@@ -337,7 +185,7 @@ def test_gains_pair_seeds(tmp_path):
     for seed in (0, 1, 2):
         put_result(tmp_path / 'work', table, 'nearest', seed, dict(ap=10.0 * seed))
     put_result(tmp_path / 'work', table, 'dysample', 2, dict(ap=21.0))
-    _, report, _ = report_of(tmp_path, table, pictures=0)
+    report = gathered(tmp_path, table)
     assert rows_of(report)['dysample']['gain']['ap']['mean'] == 1
 
 
@@ -351,109 +199,6 @@ def test_a_row_on_another_backbone_is_compared_with_its_own_baseline(tmp_path):
     assert row['gain']['ap']['mean'] == 1
     assert not rows_of(report)['nearest_r101']['gain']
     assert 'over nearest_r101' in page.row('dysample_plus_r101')[2]
-
-
-def test_unfinished_and_failed_runs_are_shown(tmp_path):
-    work_dir, table = tmp_path / 'work', make_table()
-    for seed in (0, 1):
-        put_result(work_dir, table, 'nearest', seed, dict(ap=30.0))
-    put_result(work_dir, table, 'dysample', 0, dict(ap=31.0))
-    failed = run_folder(work_dir, table, 'dysample', 1)
-    failed.mkdir()
-    error = f'the loss is NaN <b>at once</b>; the end of {failed}/x.log:\nTraceback | last line'
-    failure = dict(error=error, log='train.log')
-    (failed / 'failure.json').write_text(json.dumps(failure))
-    run_folder(work_dir, table, 'dysample_plus', 1).mkdir(parents=True)
-    page, report, path = report_of(tmp_path, table, pictures=0)
-    rows = rows_of(report)
-    assert rows['nearest']['state'] == ''
-    assert rows['dysample']['state'] == '1 of 2 seeds finished; seed 1 failed'
-    assert rows['dysample_plus']['state'] == '0 of 2 seeds finished; seed 1 unfinished'
-    assert rows['sapa_b']['state'] == 'not run'
-    assert rows['freqfusion']['state'] == 'no implementation'
-    for row in rows.values():
-        assert row['state'] in page.text
-    assert 'the loss is NaN <b>at once</b>' in page.text
-    assert '<b>' not in page.source
-    assert 'full/boxes/dysample/seed1/train.log' in page.text
-    assert 'Traceback | last line' in page.text
-    assert str(tmp_path) not in page.source
-    text = path.with_suffix('.md').read_text()
-    assert 'the loss is NaN \\<b>at once\\</b>' in text
-    assert 'Traceback' not in text
-
-
-def test_a_failure_that_ended_well_is_no_failure(tmp_path):
-    table = make_table()
-    put_result(tmp_path / 'work', table, 'nearest', 0, dict(ap=30.0))
-    folder = run_folder(tmp_path / 'work', table, 'nearest', 0)
-    (folder / 'failure.json').write_text('{"error": "was interrupted"}')
-    page, report, _ = report_of(tmp_path, table, pictures=0)
-    assert report['tables'][0]['finished'] == 1
-    assert 'was interrupted' not in page.text
-
-
-@pytest.mark.parametrize(
-    'content',
-    [
-        '{"row": ',
-        '{}',
-        '[]',
-        '{"row": "nearest", "seed": 0, "metrics": {"ap": NaN}}',
-        '{"row": "nearest", "seed": 0, "metrics": {"ap": "31"}}',
-        '{"row": "dysample", "seed": 0, "metrics": {"ap": 31}}',
-        '{"row": "nearest", "seed": 0, "metrics": {"ap": 31}, "scalars": "none"}',
-    ],
-)
-def test_a_damaged_result_is_named_and_keeps_no_other_from_the_page(tmp_path, content):
-    table = make_table()
-    put_result(tmp_path / 'work', table, 'dysample', 0, dict(ap=31.0))
-    folder = run_folder(tmp_path / 'work', table, 'nearest', 0)
-    folder.mkdir(parents=True)
-    (folder / 'result.json').write_text(content)
-    page, report, _ = report_of(tmp_path, table, pictures=0)
-    assert rows_of(report)['nearest']['runs'][0]['state'] == 'damaged'
-    assert 'full/boxes/nearest/seed0/result.json' in page.text
-    assert str(tmp_path) not in page.source
-    assert page.row('dysample')[1].startswith('31.0')
-
-
-def test_damaged_costs_are_named(tmp_path):
-    table = make_table()
-    put_result(tmp_path / 'work', table, 'nearest', 0, dict(ap=31.0))
-    cost_file(tmp_path / 'work', table).write_text('{"rows": {"nearest": 3}}')
-    page, _, _ = report_of(tmp_path, table, pictures=0)
-    assert 'full/boxes/cost.json is damaged' in page.text
-
-
-@pytest.mark.parametrize(
-    ('change', 'word'),
-    [
-        (dict(revision='def'), '2 revisions of the code'),
-        (dict(device='a GPU'), '2 devices'),
-        (dict(overrides=['train_cfg.max_epochs=1']), '2 sets of overrides'),
-        (dict(versions={'torch': 'torch 2.6'}), '2 sets of package versions'),
-    ],
-)
-def test_results_of_unlike_origin_are_warned_of(tmp_path, change, word):
-    table = make_table()
-    for seed in (0, 1):
-        put_result(tmp_path / 'work', table, 'nearest', seed, dict(ap=31.0 + seed))
-    assert not report_of(tmp_path, table, pictures=0)[1]['tables'][0]['warnings']
-    put_result(tmp_path / 'work', table, 'dysample', 0, dict(ap=32.0), **change)
-    page, report, path = report_of(tmp_path, table, pictures=0)
-    (warning,) = report['tables'][0]['warnings']
-    assert word in warning
-    assert 'dysample seed 0' in warning
-    assert warning in page.text
-    assert '**Mind:**' in path.with_suffix('.md').read_text()
-
-
-def test_uncommitted_changes_are_warned_of(tmp_path):
-    table = make_table()
-    put_result(tmp_path / 'work', table, 'nearest', 0, dict(ap=31.0), revision='abc-dirty')
-    page, _, _ = report_of(tmp_path, table, pictures=0)
-    assert 'changes that are in no revision' in page.text
 
 
 def test_the_page_loads_nothing(full):
@@ -487,45 +232,6 @@ def test_ids_of_figures_do_not_clash(tmp_path):
     assert used <= set(page.ids)
 
 
-def test_names_with_markup_are_escaped(tmp_path):
-    name = 'up<script>alert(1)</script>&"$x^2$/~|`'
-    folder_name = name.replace('/', '∕')  # a name is a folder's too
-    rows = {key: Row(key, 'configs/x.py', {}) for key in ('nearest', folder_name)}
-    metrics = {'a<b>/c~d': Metric('m<i>')}
-    table = make_table(rows=rows, metrics=metrics, columns=[], title='<h1>Title</h1> & more')
-    for row in rows:
-        values = {'a<b>/c~d': 30.0}
-        scalars = [dict(loss=1.0, step=1, iter=1), dict(loss=0.5, step=2, iter=2)]
-        put_result(
-            tmp_path / 'work', table, row, 0, values, device='<i>device</i>', scalars=scalars
-        )
-    page, report, path = report_of(tmp_path, table, pictures=0)
-    for markup in ('<script', '<h1>Title', '<i>device', 'm<i>', 'a<b>'):
-        assert markup not in page.source
-    assert folder_name in page.text
-    assert '<h1>Title</h1> & more' in page.text
-    assert all(float(value) == look_up(report, at) for at, value, _ in page.numbers)
-    assert '<script' not in path.with_suffix('.md').read_text().replace('\\<script', '')
-
-
-def test_an_empty_work_dir_gives_a_page_that_says_so(tmp_path):
-    page, report, path = report_of(tmp_path, make_table())
-    assert rows_of(report)['dysample']['state'] == 'not run'
-    assert '0 of 0 runs finished' in page.text
-    assert not list((tmp_path / 'out').glob('*.part'))
-    assert {file.name for file in path.parent.iterdir()} >= {
-        'report.html',
-        'report.md',
-        'report.csv',
-        'report.json',
-    }
-
-
-def test_no_table_at_all(tmp_path):
-    path = write_report(tmp_path / 'work', [], tmp_path / 'out')
-    assert 'There is no table' in Page(path).text
-
-
 def test_curves_are_averaged_and_an_iteration_done_twice_counts_once(tmp_path):
     table = make_table()
     for seed in (0, 1):
@@ -533,7 +239,7 @@ def test_curves_are_averaged_and_an_iteration_done_twice_counts_once(tmp_path):
         scalars += [dict(loss=float(3 + seed), step=20), dict(loss=math.inf, step=30)]
         scalars += [{'coco/bbox_mAP': 0.25 + 0.1 * seed, 'step': 30}]
         put_result(tmp_path / 'work', table, 'nearest', seed, dict(ap=1.0), scalars=scalars)
-    _, report, _ = report_of(tmp_path, table, pictures=0)
+    report = gathered(tmp_path, table)
     curves = report['tables'][0]['curves']
     assert curves['loss']['nearest'] == dict(
         step=[10, 20], mean=[5.5, 3.5], low=[5, 3], high=[6, 4]
@@ -551,20 +257,6 @@ def test_long_curves_are_smoothed_and_thinned(tmp_path):
     assert len(curve['step']) == 150
     assert all(abs(value - 1) < 0.02 for value in curve['mean'][5:-5])
     assert len(page.source) < 100_000
-
-
-@pytest.mark.parametrize('scale', ['full', 'demo'])
-def test_every_table_of_the_package_can_be_reported(tmp_path, scale):
-    tables = list(load_tables(scale).values())
-    for table in tables:
-        for row in table.runnable()[:3]:
-            for seed in (0, 1):
-                metrics = dict.fromkeys(table.metrics, 30.0 + seed)
-                put_result(tmp_path / 'work', table, row.name, seed, metrics)
-    page = Page(write_report(tmp_path / 'work', tables, tmp_path / 'out', pictures=0))
-    for table in tables:
-        assert table.title in page.text
-    assert page.source.count('class="swatch"') > 10 * len(tables)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,8 @@ def gather_table(work_dir: Path, table: Table) -> dict[str, Any]:
     seeds = sorted({run.seed for run in runs})
     finished = [run for run in runs if run.state == 'finished']
     warnings = [*_differences(results), *cost_warning]
-    if costs and cost_note.get('revision') not in {r.record.get('revision') for r in results}:
+    revisions = {result.record.get('revision') for result in results}
+    if results and costs and cost_note.get('revision') not in revisions:
         warnings.append('The costs were measured at another revision than the results.')
     return dict(
         name=table.name,
