@@ -31,7 +31,7 @@ def measure_costs(
     """Measure a table's models once, side by side, on one image of its test data.
 
     Weights are random: cost does not depend on them, but for the number of boxes that a detector
-    keeps. The baseline is measured too, if it is not among the rows.
+    keeps. Rows that these are compared with are measured too.
 
     Args:
         table (Table): The table.
@@ -46,18 +46,24 @@ def measure_costs(
     path = cost_file(work_dir, table)
     if path.exists() or not table.baseline.config:
         return path if path.exists() else None
-    rows = [table.baseline, *(row for row in rows if row is not table.baseline)]
+    needed = {row.name: row for row in rows}
+    needed |= {base.name: base for base in map(table.compared_with, rows) if base}
+    rows = [row for row in table.rows.values() if row.name in needed]
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     configs = [load_row_config(row, overrides) for row in rows]
-    models = [_build(cfg, device) for cfg in configs]
-    for model in models[1:]:  # so that the detectors see the same boxes
-        model.load_state_dict(models[0].state_dict(), strict=False)
+    models = {row.name: _build(cfg, device) for row, cfg in zip(rows, configs, strict=True)}
+    bases = {row.name: (table.compared_with(row) or row).name for row in rows}
+    for name, model in models.items():  # so that the detectors see the same boxes
+        model.load_state_dict(models[bases[name]].state_dict(), strict=False)
     data, image = _sample(configs[0])
-    macs = [_count(model, data) for model in models]
-    times, _ = measure([partial(_predict, m, data) for m in models], ROUNDS, device, graphs=False)
-    medians = [spread(seconds)['median_ms'] for seconds in times]
+    macs = [_count(model, data) for model in models.values()]
+    runs = [partial(_predict, model, data) for model in models.values()]
+    times, _ = measure(runs, ROUNDS, device, graphs=False)
+    medians = {
+        name: spread(seconds)['median_ms'] for name, seconds in zip(models, times, strict=True)
+    }
     record = {
-        row.name: dict(
+        name: dict(
             params=sum(p.numel() for p in model.parameters()),
             upsampler_params=sum(
                 p.numel()
@@ -67,10 +73,10 @@ def measure_costs(
             ),
             upsampler_macs=count,
             image=image,
-            latency_ms=median,
-            latency_ratio=median / medians[0],
+            latency_ms=medians[name],
+            latency_ratio=medians[name] / medians[bases[name]],
         )
-        for row, model, count, median in zip(rows, models, macs, medians, strict=True)
+        for (name, model), count in zip(models.items(), macs, strict=True)
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     run = dict(rounds=ROUNDS, device=device_name(device), threads=torch.get_num_threads())

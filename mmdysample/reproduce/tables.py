@@ -78,6 +78,20 @@ class Table:
         """The row that the others are compared with."""
         return next(iter(self.rows.values()))
 
+    def compared_with(self, row: Row) -> Row | None:
+        """Say which row a row is compared with: the first, or the first on its own backbone.
+
+        Returns:
+            Row: That row; None for a row that others are compared with.
+        """
+
+        def backbone(candidate: Row) -> str:
+            published = candidate.published.get('backbone', self.baseline.published.get('backbone'))
+            return published.value if published else ''
+
+        first = next(peer for peer in self.rows.values() if backbone(peer) == backbone(row))
+        return None if first is row else first
+
     def runnable(self, names: Sequence[str] | None = None) -> list[Row]:
         """Choose rows that have a config.
 

@@ -47,6 +47,21 @@ def test_metrics_are_published_columns_and_the_first_row_is_the_baseline():
         assert table.train['images'] > 0 and table.train['gmacs'] > 0
 
 
+def test_rows_are_compared_on_their_own_backbone():
+    tables = load_tables('full')
+    pairs = dict(
+        dysample=('faster_rcnn', 'nearest'),
+        dysample_plus_r101=('faster_rcnn', 'nearest_r101'),
+        dysample_plus_swin_l=('maskformer', 'nearest_swin_l'),
+        carafe_swin_b=('maskformer', 'nearest_swin_b'),
+        sapa_i=('segformer', 'bilinear'),
+    )
+    for row, (name, baseline) in pairs.items():
+        assert tables[name].compared_with(tables[name].rows[row]).name == baseline
+    for name in ('nearest', 'nearest_r101'):
+        assert tables['faster_rcnn'].compared_with(tables['faster_rcnn'].rows[name]) is None
+
+
 def test_recalled_figures_keep_their_mark():
     figures = load_tables('full')['segformer'].rows['dysample'].published
     assert figures['miou'].confirmed and not figures['biou'].confirmed

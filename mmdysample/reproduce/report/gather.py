@@ -91,26 +91,12 @@ def gather_table(work_dir: Path, table: Table) -> dict[str, Any]:
     )
 
 
-def baseline_of(table: Table, row: Row) -> str | None:
-    """Say which row a row is compared with: the first, or the first on its own backbone.
-
-    Returns:
-        str: Name of that row; None for a row that others are compared with.
-    """
-
-    def backbone(candidate: Row) -> str:
-        figure = candidate.published.get('backbone') or table.baseline.published.get('backbone')
-        return figure.value if figure else ''
-
-    peers = [name for name, peer in table.rows.items() if backbone(peer) == backbone(row)]
-    return peers[0] if peers[0] != row.name else None
-
-
 def _row(
     table: Table, row: Row, runs: Sequence[Run], results: Sequence[Result], seeds: Sequence[int]
 ) -> dict[str, Any]:
     own = [run.result for run in runs if run.result]
-    baseline = baseline_of(table, row)
+    against = table.compared_with(row)
+    baseline = against.name if against else None
     measured, gains, differences = {}, {}, {}
     for column, metric in table.metrics.items():
         values = [result.metrics[column] for result in own if column in result.metrics]
