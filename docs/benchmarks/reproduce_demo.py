@@ -30,15 +30,9 @@ RAW = Path(__file__).with_suffix('.json')
 TABLES = load_tables('demo')
 KEPT = ('row', 'seed', 'metrics', 'test', 'training_seconds', 'interruptions', 'finished')
 ORIGIN = ('device', 'threads', 'python', 'platform', 'versions', 'revision', 'overrides')
-LEADING = dict(
-    segformer='biou',
-    faster_rcnn='ap',
-    mask_rcnn='mask_ap',
-    panoptic_fpn='pq',
-    depthformer='abs_rel',
-)
+LEADING = {name: next(iter(entry.metrics)) for name, entry in TABLES.items()}
 HEADS = dict(
-    segformer='segmentation, bIoU',
+    segformer='segmentation, mIoU',
     faster_rcnn='detection, AP',
     mask_rcnn='instances, mask AP',
     panoptic_fpn='panoptic, PQ',
