@@ -27,6 +27,7 @@ TABLES = {
 }
 FOLDERS = (*TABLES, 'retinanet')
 FILES = [path for folder in FOLDERS for path in sorted((CONFIGS / folder).glob('*.py'))]
+FILES += sorted((CONFIGS / 'demo').glob('*_fpn-*.py'))
 ONE_PER_FOLDER = [next((CONFIGS / name).glob('*r50_fpn-dysample_1x*.py')) for name in FOLDERS]
 
 each_file = pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
@@ -47,8 +48,9 @@ def upsample_cfg_of(path: Path) -> dict[str, Any]:
 def build_small(path: Path) -> nn.Module:
     """The config's detector on a ResNet-18, with a thin box head and few proposals."""
     cfg = Config.fromfile(path).model
-    cfg.backbone.update(depth=18, init_cfg=None)
-    cfg.neck.in_channels = [64, 128, 256, 512]
+    if cfg.backbone.depth != 18:
+        cfg.backbone.update(depth=18, init_cfg=None)
+        cfg.neck.in_channels = [64, 128, 256, 512]
     if 'roi_head' in cfg:
         cfg.roi_head.bbox_head.fc_out_channels = 16
         cfg.train_cfg.rpn_proposal.max_per_img = 16
@@ -64,9 +66,14 @@ def fake_batch(model: nn.Module, objects: list[int]) -> dict[str, Any]:
         batch_size=len(objects),
         image_shapes=[(3, 64, 96)] * len(objects),
         num_items=objects,
+        num_classes=min(10, classes_of(model)),
         with_mask=getattr(model, 'with_mask', False),
         with_semantic=hasattr(model, 'semantic_head'),
     )
+
+
+def classes_of(model: nn.Module) -> int:
+    return (model.roi_head if hasattr(model, 'roi_head') else model).bbox_head.num_classes
 
 
 def upsamplers_in(model: nn.Module) -> list[Upsampler]:
