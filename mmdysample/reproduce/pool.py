@@ -64,7 +64,8 @@ def run_all(
         free.put(place)
     failures: dict[str, str] = {}
     stop = threading.Event()
-    start, done = time.monotonic(), 0
+    left = {job.name for job in jobs if not job.finished()}
+    start, done, begun = time.monotonic(), 0, len(left)
 
     def work(job: Job) -> None:
         job.stop = stop
@@ -85,9 +86,14 @@ def run_all(
                     job = waiting.pop(future)
                     done += 1
                     error = future.exception()
+                    if error is None and job.name not in left:
+                        job.say(f'kept; {done} of {len(jobs)}')
+                        continue
+                    left.discard(job.name)
                     if error is None:
-                        left = (time.monotonic() - start) / done * len(waiting)
-                        job.say(f'finished; {done} of {len(jobs)}, about {left / 60:.0f} min left')
+                        minutes = (time.monotonic() - start) / 60
+                        minutes *= len(left) / (begun - len(left))
+                        job.say(f'finished; {done} of {len(jobs)}, about {minutes:.0f} min left')
                     elif isinstance(error, UsageError):
                         failures[job.name] = str(error)
                         say(f'FAILED {error}')

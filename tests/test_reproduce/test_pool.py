@@ -26,6 +26,17 @@ def test_a_failed_row_stops_no_other(make_job):
     assert any(line.startswith('FAILED') for line in lines)
 
 
+def test_what_was_finished_before_is_kept_and_counts_for_no_time(make_job):
+    make_job('nearest').run()
+    jobs, lines = [make_job('nearest'), make_job('carafe')], []
+    for job in jobs:
+        job.say = lambda text, row=job.row.name: lines.append(f'{row}: {text}')
+    assert run_all(jobs, [None], lines.append) == {}
+    assert lines[0] == 'nearest: kept; 1 of 2'
+    assert lines[-1] == 'carafe: finished; 2 of 2, about 0 min left'
+    assert jobs[0].calls == []
+
+
 def test_each_job_has_a_place_of_its_own(make_job, tmp_path):
     note = (
         'import os, sys, time\n'
