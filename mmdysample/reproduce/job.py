@@ -256,9 +256,9 @@ class Job:
             raise UsageError(f'{self.name}: the test left no result in {self.folder / "test"}')
         test = json.loads(reports[-1].read_text())
         scalars = [
-            json.loads(line)
+            row
             for file in sorted((self.folder / 'train').glob('*/vis_data/scalars.json'))
-            for line in file.read_text().splitlines()
+            for row in read_scalars(file)
         ]
         attempts = (self.folder / 'attempts.txt').read_text().splitlines()
         (dump,) = (self.folder / 'train').glob('*.py')
@@ -306,6 +306,26 @@ def load_row_config(row: Row, overrides: Sequence[str] = ()) -> Config:
     cfg = Config.fromfile(project_root() / row.config)
     cfg.merge_from_dict(entries)
     return cfg
+
+
+def read_scalars(path: Path) -> list[dict[str, Any]]:
+    """Read what a training logged, less a last line that a kill cut off.
+
+    Args:
+        path (Path): A ``scalars.json``, which holds an object on each line.
+
+    Raises:
+        UsageError: If another line than the last is damaged.
+    """
+    rows = []
+    lines = path.read_text(errors='replace').splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise UsageError(f'{path}, line {number} is damaged: {error}') from error
+    return rows
 
 
 def training_seconds(scalars: Sequence[dict[str, Any]]) -> float:

@@ -94,9 +94,10 @@ def run_all(
                         minutes = (time.monotonic() - start) / 60
                         minutes *= len(left) / (begun - len(left))
                         job.say(f'finished; {done} of {len(jobs)}, about {minutes:.0f} min left')
-                    elif isinstance(error, UsageError):
-                        failures[job.name] = str(error)
-                        say(f'FAILED {error}')
+                    elif isinstance(error, Exception):
+                        known = isinstance(error, UsageError)
+                        failures[job.name] = str(error) if known else repr(error)
+                        say(f'FAILED {error if known else f"{job.name}: {error!r}"}')
                     else:
                         raise error
         except BaseException:

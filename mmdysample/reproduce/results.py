@@ -101,8 +101,14 @@ def write_once(path: Path, record: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
     try:
         os.link(draft, path)  # unlike a rename, never replaces
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if path.exists():
+            raise FileExistsError(f'{path} exists') from None
+        draft.rename(path)
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
 
 
 def load_results(work_dir: Path, table: Table) -> list[Result]:

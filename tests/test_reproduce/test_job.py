@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mmdysample.engine.errors import UsageError
-from mmdysample.reproduce.job import Job, Stopped, load_row_config, training_seconds
+from mmdysample.reproduce.job import Job, Stopped, load_row_config, read_scalars, training_seconds
 
 pytestmark = pytest.mark.smoke
 SLEEP = 'import time; time.sleep(120)'
@@ -54,6 +54,23 @@ def test_a_job_killed_in_the_test_does_not_train_again(make_job):
     with pytest.raises(UsageError, match='killed by SIGKILL'):
         make_job(test='import os; os.kill(os.getpid(), 9)').run()
     assert make_job(train='raise SystemExit(1)').run().metrics == dict(ap=25.0)
+
+
+def test_a_log_that_a_kill_cut_off_does_not_spoil_the_result(make_job):
+    with pytest.raises(UsageError):
+        make_job(train='raise SystemExit(1)').run()
+    job = make_job()
+    earlier = job.folder / 'train' / '20250101_000000' / 'vis_data'
+    earlier.mkdir(parents=True)
+    (earlier / 'scalars.json').write_text('{"step": 5, "time": 1.0, "loss": 2.0}\n{"step": 1')
+    assert [row['step'] for row in job.run().record['scalars']] == [5, 10]
+
+
+def test_a_log_damaged_elsewhere_is_named(tmp_path):
+    path = tmp_path / 'scalars.json'
+    path.write_text('{"step": 1\n{"step": 2}\n')
+    with pytest.raises(UsageError, match=r'scalars\.json, line 1 is damaged'):
+        read_scalars(path)
 
 
 def test_results_of_other_settings_are_not_touched(make_job):

@@ -26,6 +26,19 @@ def test_a_failed_row_stops_no_other(make_job):
     assert any(line.startswith('FAILED') for line in lines)
 
 
+def test_an_error_that_nobody_foresaw_stops_no_other_row(make_job):
+    jobs, lines = [make_job('nearest'), make_job('carafe')], []
+
+    def fail(*_):
+        raise PermissionError('the folder is locked')
+
+    jobs[0].run = fail
+    failures = run_all(jobs, [None], lines.append)
+    assert failures == {'faster_rcnn/nearest seed 0': "PermissionError('the folder is locked')"}
+    assert jobs[1].finished()
+    assert 'the folder is locked' in lines[0]
+
+
 def test_what_was_finished_before_is_kept_and_counts_for_no_time(make_job):
     make_job('nearest').run()
     jobs, lines = [make_job('nearest'), make_job('carafe')], []

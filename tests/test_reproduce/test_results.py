@@ -31,6 +31,19 @@ def test_a_result_is_never_replaced(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ['result.json']
 
 
+def test_results_are_written_without_hard_links_too(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError('no links here')
+
+    monkeypatch.setattr('os.link', refuse)
+    path = tmp_path / 'result.json'
+    write_once(path, dict(ap=1))
+    with pytest.raises(FileExistsError, match=r'result\.json exists'):
+        write_once(path, dict(ap=2))
+    assert json.loads(path.read_text()) == dict(ap=1)
+    assert [file.name for file in tmp_path.iterdir()] == ['result.json']
+
+
 def test_a_record_that_cannot_be_written_leaves_no_result(tmp_path):
     path = tmp_path / 'result.json'
     with pytest.raises(TypeError):
