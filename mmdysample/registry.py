@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from mmdysample.upsamplers.base import upsampler_factory, upsampler_names
 
 _HOSTS = {
-    'mmdet': ('mmdysample.det', 'mmdysample.datasets.det'),
-    'mmseg': ('mmdysample.seg', 'mmdysample.depth', 'mmdysample.datasets.seg'),
+    'mmdet': ('mmdysample.det', 'mmdysample.scenes.det'),
+    'mmseg': ('mmdysample.seg', 'mmdysample.depth', 'mmdysample.scenes.seg'),
 }
 """Modules whose import registers necks, heads and datasets, by the package that they extend."""
 
@@ -28,8 +28,8 @@ def register_all() -> None:
     from mmdysample.engine.checkpoint import allow_mmengine_checkpoints
 
     allow_mmengine_checkpoints()
-    for hook in ('sampling_hook', 'epoch_seed_hook'):
-        importlib.import_module(f'mmdysample.engine.{hook}')
+    for hook in ('sampling.hook', 'engine.epoch_seed_hook'):
+        importlib.import_module(f'mmdysample.{hook}')
     if find_spec('mmcv') is None:
         return
     for package, modules in _HOSTS.items():

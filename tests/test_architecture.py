@@ -17,8 +17,8 @@ FORBIDDEN = {
     'ops': ('mmdysample', *FRAMEWORKS),
     'upsamplers': ('mmdysample', *FRAMEWORKS),
     'det': ('mmdysample.ops', 'mmdysample.seg', 'triton'),
-    'seg': ('mmdysample.ops', 'triton'),  # mmseg's MaskFormer is built on mmdet's too
-    'depth': ('mmdysample.ops', 'mmdysample.det', 'triton'),
+    'seg': ('mmdysample.ops', 'mmdysample.det', 'triton'),
+    'depth': ('mmdysample.ops', 'mmdysample.det', 'mmdysample.seg', 'triton'),
 }
 ALLOWED = {
     'ops': ('mmdysample.ops', 'mmcv.ops'),  # mmcv's CUDA kernel, where it is the faster one

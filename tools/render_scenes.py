@@ -2,8 +2,8 @@
 
 import argparse
 
-from mmdysample.datasets import render_scenes
-from mmdysample.datasets.preview import contact_sheet
+from mmdysample.scenes import render_scenes
+from mmdysample.scenes.preview import contact_sheet
 
 
 def parse_args() -> argparse.Namespace:

@@ -2,7 +2,7 @@
 
 import sys
 
-from mmdysample.engine.visualize_sampling import main
+from mmdysample.sampling.command import main
 
 if __name__ == '__main__':
     sys.exit(main())

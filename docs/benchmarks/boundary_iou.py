@@ -18,7 +18,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from mmdysample.analysis.provenance import provenance
+from mmdysample.engine.provenance import provenance
 from mmdysample.seg import BoundaryIoUMetric
 
 CONFIG = 'configs/segformer/segformer_mit-b1_dysample-s-plus_8xb2-160k_ade20k-512x512.py'

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import torch
 
-from mmdysample.analysis.provenance import provenance
 from mmdysample.depth.metric import depth_errors
+from mmdysample.engine.provenance import provenance
 
 
 def load(split: str) -> np.ndarray:

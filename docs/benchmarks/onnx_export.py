@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mmdysample import build_upsampler, upsampler_names
-from mmdysample.analysis.provenance import provenance
+from mmdysample.engine.provenance import provenance
 
 CHANNELS, OPSET = 64, 18
 EXPORTED, OTHER = (2, 9, 13), (1, 6, 7)  # batch, height, width

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from mmdysample.analysis.provenance import provenance
+from mmdysample.engine.provenance import provenance
 from mmdysample.ops import reassemble
 
 SHAPE = (1, 256, 120, 120)

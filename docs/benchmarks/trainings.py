@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mmdysample.analysis.provenance import provenance
-from mmdysample.analysis.stopwatch import device_name
+from mmdysample.costs.stopwatch import device_name
+from mmdysample.engine.provenance import provenance
 
 
 def read_training(name: str, work_dir: Path) -> dict:

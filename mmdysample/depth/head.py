@@ -15,7 +15,7 @@ from mmseg.registry import MODELS
 from mmseg.utils import SampleList
 from torch import Tensor, nn
 
-from mmdysample.seg.fusion import UpsampleCfg, build_head_upsampler
+from mmdysample.hosts.pyramid import UpsampleCfg, build_head_upsampler
 
 REGRESSIONS = ('direct', 'sigmoid')
 

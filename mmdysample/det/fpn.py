@@ -3,7 +3,7 @@
 from mmdet.models.necks import FPN
 from mmdet.registry import MODELS
 
-from mmdysample.necks import UpsampleFPNMixin
+from mmdysample.hosts.fpn import UpsampleFPNMixin
 
 
 @MODELS.register_module()

@@ -12,7 +12,7 @@ from typing import Any
 from mmdet.models import necks
 from mmdet.registry import MODELS
 
-from mmdysample.swap import SwapUpsampleMixin, example_pyramid, swap_upsample
+from mmdysample.hosts.swap import SwapUpsampleMixin, example_pyramid, swap_upsample
 
 
 class _UpsampleNeck(SwapUpsampleMixin):

@@ -8,7 +8,7 @@ from typing import Any
 from mmdet.models.layers import MSDeformAttnPixelDecoder
 from mmdet.registry import MODELS
 
-from mmdysample.swap import SwapUpsampleMixin, example_pyramid, swap_upsample
+from mmdysample.hosts.swap import SwapUpsampleMixin, example_pyramid, swap_upsample
 
 
 @MODELS.register_module()

@@ -15,8 +15,8 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from mmdysample.analysis.provenance import provenance
-from mmdysample.analysis.stopwatch import device_name, measure, spread
+from mmdysample.costs.stopwatch import device_name, measure, spread
+from mmdysample.engine.provenance import provenance
 from mmdysample.reproduce.job import load_row_config
 from mmdysample.reproduce.results import cost_file, write_once
 from mmdysample.reproduce.tables import Row, Table

@@ -24,10 +24,10 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from mmdysample.analysis.provenance import provenance
-from mmdysample.analysis.stopwatch import device_name
+from mmdysample.costs.stopwatch import device_name
 from mmdysample.engine.errors import UsageError
 from mmdysample.engine.launch import project_root
+from mmdysample.engine.provenance import provenance
 from mmdysample.reproduce.results import RESULT, Result, metrics_of, read_result, write_once
 from mmdysample.reproduce.tables import Row, Table
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmdysample.analysis.published import PUBLISHED, Figure, load_published
 from mmdysample.engine.errors import UsageError
+from mmdysample.reproduce.published import PUBLISHED, Figure, load_published
 
 SCALES = ('full', 'demo')
 """``full`` is the published setting; ``demo`` the same comparison on the synthetic default."""

@@ -3,7 +3,7 @@
 from mmseg.models.necks import FPN
 from mmseg.registry import MODELS
 
-from mmdysample.necks import UpsampleFPNMixin
+from mmdysample.hosts.fpn import UpsampleFPNMixin
 
 
 @MODELS.register_module()

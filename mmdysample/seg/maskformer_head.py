@@ -3,7 +3,7 @@
 from mmseg.models.decode_heads import MaskFormerHead
 from mmseg.registry import MODELS
 
-from mmdysample.det.maskformer_head import UpsampleMaskFormerMixin
+from mmdysample.hosts.maskformer import UpsampleMaskFormerMixin
 
 
 @MODELS.register_module()

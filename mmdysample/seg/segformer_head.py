@@ -10,7 +10,7 @@ from mmseg.models.decode_heads import SegformerHead
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from mmdysample.seg.fusion import PyramidUpsample, UpsampleCfg
+from mmdysample.hosts.pyramid import PyramidUpsample, UpsampleCfg
 
 
 @MODELS.register_module()

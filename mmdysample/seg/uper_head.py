@@ -11,7 +11,7 @@ from mmseg.models.decode_heads import UPerHead
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from mmdysample.seg.fusion import PyramidUpsample, UpsampleCfg, build_head_upsampler
+from mmdysample.hosts.pyramid import PyramidUpsample, UpsampleCfg, build_head_upsampler
 
 
 @MODELS.register_module()

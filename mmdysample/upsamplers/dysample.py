@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from mmdysample.ops.backend import check_backend
 from mmdysample.ops.checks import check_feature
 from mmdysample.ops.dysample import INITS, STYLES, dysample, full_precision
-from mmdysample.ops.dysample.reference import initial_positions, sampling_positions
+from mmdysample.ops.dysample.eager import initial_positions, sampling_positions
 from mmdysample.upsamplers.base import Upsampler, register_upsampler
 
 logger = logging.getLogger(__name__)

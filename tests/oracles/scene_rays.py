@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from mmdysample.datasets.shapes import Box, Ellipsoid, Frustum, Torus
+from mmdysample.scenes.shapes import Box, Ellipsoid, Frustum, Torus
 
 
 def pixel_ray(camera, x, y):

@@ -183,7 +183,7 @@ def test_buildable_by_name_and_particular_about_upsample_cfg(key):
 
 
 def test_a_plain_neck_swapped_in_place_equals_the_registered_class():
-    from mmdysample.swap import example_pyramid, swap_upsample
+    from mmdysample.hosts.swap import example_pyramid, swap_upsample
 
     host = HOSTS['yolox']
     stock = host.stock(**host.options)

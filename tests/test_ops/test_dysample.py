@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracles.dysample import dysample_loops, random_case
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmdysample.analysis.formulations import (
+from mmdysample.costs.formulations import (
     gather_sampling,
     initial_displacement,
     published_sampling,

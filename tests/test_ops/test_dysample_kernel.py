@@ -14,7 +14,7 @@ from mmdysample.ops import dysample
 from mmdysample.ops.backend import HAS_TRITON
 
 pytestmark = pytest.mark.skipif(not HAS_TRITON, reason='triton is not installed')
-binding = import_module('mmdysample.ops.dysample.binding') if HAS_TRITON else None
+binding = import_module('mmdysample.ops.dysample.operator') if HAS_TRITON else None
 
 # Rounding of results to their dtype, relative; the interpreter cuts bfloat16 instead of rounding.
 ROUNDING = {torch.float32: 2e-6, torch.float16: 2**-11, torch.bfloat16: 2**-7}

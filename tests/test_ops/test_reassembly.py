@@ -11,7 +11,7 @@ from oracles.reassembly import reassemble_oracle, similarity_oracle
 from torch.autograd import gradcheck, gradgradcheck
 
 from mmdysample.ops import reassemble, reassembly, window_similarity
-from mmdysample.ops.reassembly import mmcv_carafe, reference
+from mmdysample.ops.reassembly import eager, mmcv_carafe
 
 # (N, C, H, W), kernel_size, groups, scale_factor, why
 GEOMETRIES = [
@@ -39,7 +39,7 @@ def arguments(operator, shape, kernel_size, groups, scale, dtype=torch.float64):
 
 @pytest.fixture(params=[1, 2**20], ids=['row-by-row', 'at-once'])
 def chunking(request, monkeypatch):
-    monkeypatch.setitem(reference._WINDOW_ELEMENTS, 'cpu', request.param)
+    monkeypatch.setitem(eager._WINDOW_ELEMENTS, 'cpu', request.param)
 
 
 @pytest.mark.parametrize('operator', OPERATORS)

@@ -14,7 +14,7 @@ from mmdysample.ops import reassemble, window_similarity
 from mmdysample.ops.backend import HAS_TRITON
 
 pytestmark = pytest.mark.skipif(not HAS_TRITON, reason='triton is not installed')
-binding = import_module('mmdysample.ops.reassembly.binding') if HAS_TRITON else None
+binding = import_module('mmdysample.ops.reassembly.operator') if HAS_TRITON else None
 
 OPERATORS = {
     'reassemble': (reassemble, reassemble_oracle),

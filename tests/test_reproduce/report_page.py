@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from html.parser import HTMLParser
 
-from mmdysample.analysis.published import Figure
+from mmdysample.reproduce.published import Figure
 from mmdysample.reproduce.report import write_report
 from mmdysample.reproduce.report.gather import gather
 from mmdysample.reproduce.results import cost_file, run_folder

@@ -16,8 +16,6 @@ from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 
 import mmdysample
-from mmdysample.datasets import render_scenes
-from mmdysample.datasets.metainfo import PALETTE
 from mmdysample.reproduce.report import strips, write_report
 from mmdysample.reproduce.report.draw import Panels, join
 from mmdysample.reproduce.report.predict import Predictor
@@ -25,6 +23,8 @@ from mmdysample.reproduce.report.strips import choose_pair, draw_strips
 from mmdysample.reproduce.report.views import View, boundary, busiest_window, inner_edge
 from mmdysample.reproduce.results import Result, read_result, run_folder
 from mmdysample.reproduce.tables import load_tables
+from mmdysample.scenes import render_scenes
+from mmdysample.scenes.metainfo import PALETTE
 
 ROOT = Path(mmdysample.__file__).parents[1]
 SIZE = (64, 96)

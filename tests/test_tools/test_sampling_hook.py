@@ -18,8 +18,8 @@ pytest.importorskip('mmengine')
 from mmengine.registry import HOOKS
 
 from mmdysample import DySample
-from mmdysample.analysis.sampling import STATISTICS
-from mmdysample.engine.sampling_hook import SamplingStatsHook
+from mmdysample.sampling.hook import SamplingStatsHook
+from mmdysample.sampling.positions import STATISTICS
 
 LENGTH = 0.559017  # of the offset (0.5, -0.25)
 
@@ -153,7 +153,7 @@ def test_a_failed_iteration_leaves_nothing_to_the_next():
 def test_layers_that_did_not_run_are_left_out(monkeypatch):
     messages = []
     monkeypatch.setattr(
-        'mmdysample.engine.sampling_hook.print_log', lambda text, **_: messages.append(text)
+        'mmdysample.sampling.hook.print_log', lambda text, **_: messages.append(text)
     )
     model = torch.nn.ModuleDict(dict(used=fixed_layer(), idle=fixed_layer()))
     model.forward = lambda x: model['used'](x)

@@ -14,9 +14,9 @@ from PIL import Image
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
-from mmdysample.analysis.sampling import find_dysample
-from mmdysample.engine import visualize_sampling
 from mmdysample.engine.errors import UsageError
+from mmdysample.sampling import command
+from mmdysample.sampling.positions import find_dysample
 
 OFFSETS = ((0.5, -0.25), (-0.75, 0.5))  # of the two groups, x and y in input pixels
 WIDTH, HEIGHT = 120, 84
@@ -98,7 +98,7 @@ def draw(monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
         monkeypatch.setenv('LOCAL_RANK', '0')
-        status = visualize_sampling.main([*map(str, arguments), '--device', 'cpu'])
+        status = command.main([*map(str, arguments), '--device', 'cpu'])
         return status, *capsys.readouterr()
 
     return run
@@ -117,7 +117,7 @@ def test_draws_every_layer(draw, dysample_configs, checkpoints, image, tmp_path,
         assert '2 groups' in line and 'mean offset 0.73 ' in line and '100.0% beyond' in line
     expected = {f'noise_{n}_{kind}.png' for n in LAYERS[scope] for kind in ('arrows', 'lengths')}
     assert {path.name for path in tmp_path.iterdir()} == expected
-    plot = pytest.importorskip('mmdysample.analysis.sampling_plot')
+    plot = pytest.importorskip('mmdysample.sampling.plot')
     for name in LAYERS[scope]:
         drawn = np.asarray(Image.open(tmp_path / f'noise_{name}_arrows.png'))
         assert drawn.shape[1] == WIDTH * plot.enlargement((HEIGHT, WIDTH))
@@ -144,7 +144,7 @@ def found(drawn, colour) -> list[tuple[int, int]]:
 def test_arrows_land_on_the_right_place(
     draw, dysample_configs, checkpoints, image, tmp_path, scope, layer, point, start, input_pixel
 ):
-    plot = pytest.importorskip('mmdysample.analysis.sampling_plot')
+    plot = pytest.importorskip('mmdysample.sampling.plot')
     options = ('--checkpoint', checkpoints[scope], '--out', tmp_path, '--layer', layer)
     status, _, errors = draw(dysample_configs[scope], image, *options, '--points', point)
     assert status == 0, errors
@@ -200,7 +200,7 @@ def empty(tmp_path):
 )
 def test_usage_errors(monkeypatch, capsys, dysample_configs, image, tmp_path, arguments, message):
     out = ['--out', str(tmp_path / 'out')]
-    status = visualize_sampling.main([str(dysample_configs['mmdet']), str(image), *out, *arguments])
+    status = command.main([str(dysample_configs['mmdet']), str(image), *out, *arguments])
     assert status == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / 'out').exists()
@@ -240,7 +240,7 @@ def traced(image, *steps):
 
     init_default_scope('mmseg')
     pipeline = [dict(type='LoadImageFromFile'), *steps, dict(type='PackSegInputs')]
-    return visualize_sampling._prepare(Compose(pipeline).transforms, str(image))[1]
+    return command._prepare(Compose(pipeline).transforms, str(image))[1]
 
 
 FLIP = dict(type='RandomFlip', prob=1.0)
@@ -274,12 +274,12 @@ def test_pipelines_that_turn_the_picture_are_refused(image):
 
 
 def test_maps_of_boxes_are_not_drawn():
-    from mmdysample.analysis.sampling import Sampling
+    from mmdysample.sampling.positions import Sampling
 
     positions = torch.zeros(3, 1, 2, 28, 28)
     many = Sampling(positions, positions, (14, 14), 2)
     one = Sampling(positions[:1], positions[:1], (14, 14), 2)
-    reason = visualize_sampling._not_placeable
+    reason = command._not_placeable
     assert 'for each box' in reason('mask_head.upsample', many, (224, 224))
     assert 'for each box' in reason('roi_head.mask_head.upsample', one, (224, 224))
     assert 'not a whole fraction' in reason('head.upsample', one, (64, 128))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the plain checkout suffices
 
-from mmdysample.analysis.latency import main
+from mmdysample.costs.latency import main
 
 if __name__ == '__main__':
     main()

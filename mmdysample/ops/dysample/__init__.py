@@ -10,10 +10,10 @@ from torch import Tensor
 from mmdysample.ops.backend import HAS_TRITON, choose_backend
 from mmdysample.ops.checks import check_feature, check_scale_factor, resolve_size
 from mmdysample.ops.dysample.bag import dysample_bag, is_channels_last
-from mmdysample.ops.dysample.reference import dysample_reference
+from mmdysample.ops.dysample.eager import dysample_reference
 
 if HAS_TRITON:
-    from mmdysample.ops.dysample.binding import dysample_triton
+    from mmdysample.ops.dysample.operator import dysample_triton
 
 STYLES = ('lp', 'pl')
 INITS = ('bilinear', 'nearest')

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmdysample.ops.dysample.reference import sampling_positions
+from mmdysample.ops.dysample.eager import sampling_positions
 
 INT32_ELEMENTS = 2**31
 """What has so many elements is indexed in int64."""

@@ -21,14 +21,14 @@ from mmdysample.ops.checks import (
     check_scale_factor,
     resolve_size,
 )
-from mmdysample.ops.reassembly.mmcv_carafe import can_run_mmcv, reassemble_mmcv
-from mmdysample.ops.reassembly.reference import (
+from mmdysample.ops.reassembly.eager import (
     reassemble_reference,
     window_similarity_reference,
 )
+from mmdysample.ops.reassembly.mmcv_carafe import can_run_mmcv, reassemble_mmcv
 
 if HAS_TRITON:
-    from mmdysample.ops.reassembly.binding import reassemble_triton, similarity_triton
+    from mmdysample.ops.reassembly.operator import reassemble_triton, similarity_triton
 
 
 def reassemble(

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mmdysample.analysis.provenance import provenance
-from mmdysample.analysis.published import PUBLISHED, Figure
+from mmdysample.engine.provenance import provenance
+from mmdysample.reproduce.published import PUBLISHED, Figure
 from mmdysample.reproduce.report.curves import learning_curves
 from mmdysample.reproduce.report.numbers import label, unit
 from mmdysample.reproduce.report.runs import Run, find_runs

@@ -1,1 +1,0 @@
-"""What upsamplers cost and what was published about them; PyTorch alone suffices to import."""

@@ -1,0 +1,1 @@
+"""What an upsampler costs: parameters, operations, time and memory."""

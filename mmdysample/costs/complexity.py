@@ -1,0 +1,195 @@
+"""Parameters and multiply-accumulates of the upsamplers, alone and in the published models."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mmdysample.costs.models import (
+    Host,
+    available_hosts,
+    count_host,
+    count_parameters,
+    count_rest,
+)
+from mmdysample.engine.provenance import provenance
+from mmdysample.reproduce.compare import compare
+from mmdysample.reproduce.published import PUBLISHED, load_published
+from mmdysample.upsamplers import build_upsampler
+
+CHANNELS, SIZE = 256, (120, 120)
+"""The feature that the paper measures its upsamplers on."""
+
+UPSAMPLERS = (
+    *('nearest', 'bilinear', 'deconv', 'pixel_shuffle', 'carafe', 'indexnet', 'a2u'),
+    *('fade', 'fade_lite', 'sapa_b', 'sapa_i'),
+    *('dysample', 'dysample_s', 'dysample_plus', 'dysample_s_plus'),
+)
+"""The rows of the published tables."""
+
+
+def count_upsampler(name: str) -> dict[str, Any]:
+    """Count one upsampler alone, at the paper's size.
+
+    Args:
+        name (str): Its type name.
+
+    Returns:
+        dict: ``upsampler``, ``params``, ``weights`` (convolution weights alone) and ``macs``.
+    """
+    upsampler = build_upsampler(name, CHANNELS)
+    return dict(
+        upsampler=name,
+        params=count_parameters([upsampler]),
+        weights=count_parameters([upsampler], weights_only=True),
+        macs=upsampler.macs(*SIZE),
+    )
+
+
+def count_hosts(
+    hosts: Sequence[Host], upsamplers: Sequence[str], published: str | Path
+) -> list[dict[str, Any]]:
+    """Count models with each upsampler and compare them with the published figures.
+
+    Args:
+        hosts (Sequence[Host]): The models.
+        upsamplers (Sequence[str]): Type names; the baseline of a model is always counted.
+        published (str or Path): File of the published figures.
+
+    Returns:
+        list[dict]: One per model, with one row per upsampler.
+    """
+    from tqdm import tqdm  # fvcore, which counts the models, brings it
+
+    tables = load_published(published)
+    results = []
+    for host in hosts:
+        rest, uncounted = count_rest(host)
+        names = [host.baseline, *(name for name in upsamplers if name != host.baseline)]
+        rows = []
+        for name in tqdm(names, desc=host.name):
+            cost = count_host(host, name, rest)
+            comparisons = [asdict(item) for item in compare(host, cost, tables)]
+            rows.append({**asdict(cost), 'published': comparisons})
+        results.append(dict(model=host.name, size=host.size, uncounted=uncounted, rows=rows))
+    return results
+
+
+def to_markdown(results: dict[str, Any]) -> str:
+    """Render results as tables.
+
+    Args:
+        results (dict): The content of a result file.
+
+    Returns:
+        str: Markdown.
+    """
+    height, width = results['feature']['size']
+    lines = [
+        f'### x2 upsampling of 1 x {results["feature"]["channels"]} x {height} x {width}',
+        '',
+        '| upsampler | parameters | of these convolution weights | GMACs |',
+        '| --- | ---: | ---: | ---: |',
+        *(
+            f'| {row["upsampler"]} | {row["params"]:,} | {row["weights"]:,} '
+            f'| {row["macs"] / 1e9:.3f} |'
+            for row in results['upsamplers']
+        ),
+    ]
+    for model in results['models']:
+        lines += ['', *_model_table(model)]
+    return '\n'.join(lines) + '\n'
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Count, print Markdown and write JSON.
+
+    Args:
+        arguments (Sequence[str], optional): Command line. Defaults to None, that of the process.
+    """
+    hosts = {host.name: host for host in available_hosts()}
+    parser = argparse.ArgumentParser(
+        description='Parameters and multiply-accumulates of the upsamplers, alone and in the '
+        'models of the published tables. The first part needs PyTorch alone; the models need '
+        'fvcore, mmdet and mmseg.'
+    )
+    parser.add_argument(
+        '--models',
+        nargs='*',
+        choices=list(hosts),
+        default=list(hosts),
+        metavar='MODEL',
+        help=f'of {", ".join(hosts) or "none: their packages are missing"} (default: all)',
+    )
+    parser.add_argument(
+        '--upsamplers',
+        nargs='+',
+        choices=UPSAMPLERS,
+        default=UPSAMPLERS,
+        metavar='TYPE',
+        help=f'of {", ".join(UPSAMPLERS)} (default: all)',
+    )
+    parser.add_argument(
+        '--published',
+        type=Path,
+        default=PUBLISHED,
+        metavar='FILE',
+        help='published figures to compare with (default: the copy in this package)',
+    )
+    parser.add_argument('--out', type=Path, metavar='FILE', help='write the results as JSON')
+    args = parser.parse_args(arguments)
+    if not args.published.is_file():
+        parser.error(f'--published: there is no file {args.published}')
+
+    results = dict(
+        provenance=provenance(),
+        feature=dict(channels=CHANNELS, size=SIZE),
+        upsamplers=[count_upsampler(name) for name in args.upsamplers],
+        models=count_hosts([hosts[name] for name in args.models], args.upsamplers, args.published)
+        if args.models
+        else [],
+    )
+    sys.stdout.write(to_markdown(results))
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
+
+
+def _model_table(model: dict[str, Any]) -> list[str]:
+    """One model's table, and below it what its published figures count otherwise."""
+    height, width = model['size']
+    notes: list[str] = []
+    lines = [
+        f'### {model["model"]}, {height} x {width}',
+        '',
+        '| upsampler | parameters | M added | published | GMACs | G added | published |',
+        '| --- | ---: | ---: | ---: | ---: | ---: | ---: |',
+    ]
+    for row in model['rows']:
+        cells = {item['column']: _published_cell(item, notes) for item in row['published']}
+        lines.append(
+            f'| {row["upsampler"]} | {row["params"]:,} | {row["upsampler_params"] / 1e6:.4f} '
+            f'| {cells.get("params_m", "")} | {row["macs"] / 1e9:.2f} '
+            f'| {row["upsampler_macs"] / 1e9:.3f} | {cells.get("flops_g", "")} |'
+        )
+    if notes:
+        lines += ['', *(f'{number}. {why}' for number, why in enumerate(notes, 1))]
+    if model['uncounted']:
+        operators = ', '.join(f'{op} ({n})' for op, n in sorted(model['uncounted'].items()))
+        lines += ['', f'Not counted: {operators}.']
+    return lines
+
+
+def _published_cell(item: dict[str, Any], notes: list[str]) -> str:
+    """The printed number, whether ours agrees, and ours where a note says that it differs."""
+    mark = '✓' if item['agrees'] else '≠'
+    if not item['why']:
+        return f'{item["published"]} {mark}'
+    if item['why'] not in notes:
+        notes.append(item['why'])
+    return f'{item["published"]} {mark} {item["computed"]:.4g} ({notes.index(item["why"]) + 1})'

@@ -1,0 +1,90 @@
+"""Tables and the paper's first figure from measured latencies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from mmdysample.reproduce.published import load_published
+from mmdysample.upsamplers import build_upsampler
+
+ACCURACY = 'semantic_segmentation_segformer_b1_ade20k'
+HEAT = ('kind', 'workload', 'dtype', 'memory_format')
+
+
+def to_markdown(result: dict[str, Any]) -> str:
+    """One table per workload, dtype and memory format, ratios first."""
+    versions = ', '.join(result['versions'].values())
+    lines = [
+        f'`{result["command"]}` on {result["device"]}, {result["threads"]} threads, {versions}, '
+        f'revision {result["revision"]}. Median of {result["rounds"]} interleaved runs; '
+        f'a large copy moves {result["ceiling_gb_per_s"]:.1f} GB/s.',
+    ]
+    for heat, rows in groupby(result['rows'], key=lambda row: [row[key] for key in HEAT]):
+        lines += ['', f'### {", ".join(heat)}', '', *_table(list(rows))]
+    return '\n'.join(lines)
+
+
+def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    yield (
+        '| | forward / bilinear | / published | forward, ms (quartiles) | of the ceiling '
+        '| + backward / bilinear | / published | + backward, ms (quartiles) | peak, MiB |'
+    )
+    yield '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |'
+    both = {(row['contestant'], row['what']): row for row in rows}
+    names = list(dict.fromkeys(row['contestant'] for row in rows))
+    (published,) = (name for name in names if name.startswith('published'))
+    for name in names:
+        forward, backward = both[name, 'forward'], both[name, 'forward_backward']
+        peak = backward['peak_mib']
+        yield (
+            f'| {name} | {forward["to_bilinear"]:.2f} '
+            f'| {forward["median_ms"] / both[published, "forward"]["median_ms"]:.2f} '
+            f'| {_spread(forward)} | {forward["of_ceiling"]:.0%} | {backward["to_bilinear"]:.2f} '
+            f'| {backward["median_ms"] / both[published, "forward_backward"]["median_ms"]:.2f} '
+            f'| {_spread(backward)} | {"" if peak is None else f"{peak:.0f}"} |'
+        )
+
+
+def _spread(row: dict[str, Any]) -> str:
+    low, high = row['quartiles_ms']
+    return f'{row["median_ms"]:.3g} ({low:.3g} to {high:.3g})'
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Draw published accuracy against measured latency; circles grow with multiply-adds.
+
+    The form of the paper's Figure 1: mIoU of SegFormer-B1 on ADE20K as published, latency of the
+    upsampler alone at 1 x 256 x 120 x 120 as measured.
+
+    Args:
+        result (dict): What a measurement wrote.
+        path (Path): Image to write.
+    """
+    from matplotlib.figure import Figure
+
+    accuracy = load_published()[ACCURACY]
+    figure = Figure(figsize=(7, 4.5), layout='constrained')
+    axes = figure.subplots()
+    for row in result['rows']:
+        name = row['contestant']
+        chosen = (row['kind'], row['workload'], row['what']) == ('upsamplers', 'paper', 'forward')
+        if not chosen or name not in accuracy:
+            continue
+        gmacs = build_upsampler(name, 256).macs(120, 120) / 1e9
+        miou = float(accuracy[name]['miou'].value)
+        ours = name.startswith('dysample')
+        axes.scatter(
+            row['median_ms'], miou, 40 + 60 * gmacs, alpha=0.6, color='C3' if ours else 'C0'
+        )
+        axes.annotate(
+            name, (row['median_ms'], miou), textcoords='offset points', xytext=(6, 4), fontsize=8
+        )
+    axes.set_xscale('log')
+    axes.set_xlabel(f'measured latency, ms ({result["device"]})')
+    axes.set_ylabel('published mIoU, SegFormer-B1 on ADE20K')
+    axes.set_title('Circle area grows with multiply-adds', fontsize=9)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)

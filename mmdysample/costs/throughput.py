@@ -1,0 +1,203 @@
+"""Images per second of whole models, with one upsampler and with another."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmdysample.costs.models import HOSTS, Host, build_host
+from mmdysample.costs.stopwatch import device_name, measure, peak_memory, progress, spread
+from mmdysample.engine.provenance import provenance, save
+from mmdysample.upsamplers import upsampler_names
+
+MODELS = ('Faster-R-CNN-R50', 'SegFormer-B1')
+UPSAMPLERS = ('dysample', 'dysample_s_plus')
+CLASSES = 19
+"""Labels are drawn below this: every model has so many classes."""
+
+
+def build_models(host: Host, upsamplers: Sequence[str], device: torch.device) -> list[nn.Module]:
+    """Build a model with each upsampler; all other weights are the same, random ones."""
+    models = [build_host(host, name) for name in upsamplers]
+    for model in models[1:]:
+        model.load_state_dict(models[0].state_dict(), strict=False)
+    return [model.to(device) for model in models]
+
+
+def random_batch(
+    host: Host, batch: int, size: tuple[int, int], device: torch.device
+) -> dict[str, Any]:
+    """Normalised random images, each with random labels: arguments of the model."""
+    inputs = torch.randn(batch, 3, *size, device=device)
+    return dict(inputs=inputs, data_samples=[_sample(host, size, device) for _ in range(batch)])
+
+
+def infer(model: nn.Module, data: dict[str, Any]) -> None:
+    """Predict, from images to final boxes or segmentations at full size."""
+    with torch.inference_mode():
+        model(**data, mode='predict')
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, data: dict[str, Any]) -> None:
+    """One training step: losses, gradients, new weights."""
+    loss, _ = model.parse_losses(model(**data, mode='loss'))
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def race(
+    host: Host,
+    upsamplers: Sequence[str],
+    batch: int,
+    size: tuple[int, int],
+    rounds: int,
+    device: torch.device,
+    training: bool = False,
+) -> list[dict[str, Any]]:
+    """Time one model with every upsampler in turn.
+
+    Args:
+        host (Host): The model.
+        upsamplers (Sequence[str]): Type names; the first is what the others are compared with.
+        batch (int): Images at a time.
+        size (tuple[int, int]): Their height and width.
+        rounds (int): Timed runs of each.
+        device (torch.device): Where they run.
+        training (bool): Time training steps instead of predictions. Defaults to False.
+
+    Returns:
+        list[dict]: One row per upsampler, for the result file.
+    """
+    models = build_models(host, upsamplers, device)
+    data = random_batch(host, batch, size, device)
+    runs: list[Callable[[], None]] = [partial(infer, model, data) for model in models]
+    if training:
+        runs = [
+            partial(train, model.train(), torch.optim.SGD(model.parameters(), lr=1e-6), data)
+            for model in models
+        ]
+    memory = [peak_memory(run, device) for run in runs]
+    times, _ = measure(runs, rounds, device, graphs=False)
+    medians = [statistics.median(seconds) for seconds in times]
+    return [
+        dict(
+            model=host.name,
+            upsampler=name,
+            what='training' if training else 'inference',
+            batch=batch,
+            size=list(size),
+            images_per_s=batch / median,
+            to_baseline=medians[0] / median,
+            **spread(seconds),
+            peak_mib=peak,
+        )
+        for name, seconds, median, peak in zip(upsamplers, times, medians, memory, strict=True)
+    ]
+
+
+def to_markdown(result: dict[str, Any]) -> str:
+    """One table, ratios first."""
+    versions = ', '.join(result['versions'].values())
+    lines = [
+        f'`{result["command"]}` on {result["device"]}, {result["threads"]} threads, {versions}, '
+        f'revision {result["revision"]}. Median of {result["rounds"]} interleaved runs; random '
+        'images and weights, the same for every upsampler. Speed is relative to the stock model.',
+        '',
+        '| model | image | batch | upsampler | speed | images/s | ms (quartiles) | peak, MiB |',
+        '| --- | --- | ---: | --- | ---: | ---: | ---: | ---: |',
+    ]
+    for row in result['rows']:
+        height, width = row['size']
+        low, high = row['quartiles_ms']
+        peak = '' if row['peak_mib'] is None else f'{row["peak_mib"]:.0f}'
+        lines.append(
+            f'| {row["model"]}, {row["what"]} | {height} x {width} | {row["batch"]} '
+            f'| {row["upsampler"]} | {row["to_baseline"]:.3f} | {row["images_per_s"]:.3g} '
+            f'| {row["median_ms"]:.4g} ({low:.4g} to {high:.4g}) | {peak} |'
+        )
+    return '\n'.join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure; print the table; write it and the JSON behind it where asked to."""
+    hosts = {h.name: h for h in HOSTS if h.name in MODELS and find_spec(h.package) is not None}
+    cuda = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--models', nargs='+', choices=list(hosts), default=list(hosts))
+    parser.add_argument(
+        '--upsamplers',
+        nargs='+',
+        choices=upsampler_names(),
+        default=UPSAMPLERS,
+        metavar='TYPE',
+        help="to compare with the stock model's",
+    )
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cuda' if cuda else 'cpu')
+    parser.add_argument('--batch', type=int, help='images at a time (default: 8, on the CPU 1)')
+    parser.add_argument(
+        '--shrink', type=int, help='divide height and width of images (default: 1, on the CPU 2)'
+    )
+    parser.add_argument('--rounds', type=int, help='runs of each (default: 30, on the CPU 7)')
+    parser.add_argument('--training', action='store_true', help='time training steps as well')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--out', type=Path, help='JSON to write, and its table as .md beside it')
+    options = parser.parse_args(arguments)
+    torch.manual_seed(options.seed)
+    device = torch.device(options.device)
+    batch, shrink, rounds = (
+        given or default
+        for given, default in zip(
+            (options.batch, options.shrink, options.rounds),
+            (8, 1, 30) if device.type == 'cuda' else (1, 2, 7),
+            strict=True,
+        )
+    )
+    heats = [(hosts[name], how) for name in options.models for how in (False, True)]
+    rows = []
+    for host, training in progress([h for h in heats if options.training or not h[1]]):
+        names = list(dict.fromkeys((host.baseline, *options.upsamplers)))
+        size = (host.size[0] // shrink, host.size[1] // shrink)
+        rows += race(host, names, batch, size, rounds, device, training)
+    result = dict(
+        **provenance(),
+        device=device_name(device),
+        threads=torch.get_num_threads(),
+        seed=options.seed,
+        rounds=rounds,
+        rows=rows,
+    )
+    print(to_markdown(result))
+    if options.out:
+        save(result, to_markdown(result), options.out)
+
+
+def _sample(host: Host, size: tuple[int, int], device: torch.device) -> Any:
+    """Labels of one random image, as the model's framework wants them."""
+    from mmengine.structures import InstanceData, PixelData
+
+    shapes = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
+    metainfo = dict.fromkeys(shapes, size) | dict(scale_factor=(1.0, 1.0))
+    if host.package == 'mmseg':
+        from mmseg.structures import SegDataSample
+
+        labels = torch.randint(CLASSES, (1, *size), device=device)
+        return SegDataSample(metainfo=metainfo, gt_sem_seg=PixelData(data=labels))
+    from mmdet.structures import DetDataSample
+
+    corners = torch.rand(8, 2, device=device) / 2
+    boxes = torch.cat((corners, corners + 0.1 + torch.rand(8, 2, device=device) * 0.4), dim=1)
+    boxes = boxes * torch.tensor(size[::-1] * 2, device=device)
+    labels = torch.randint(CLASSES, (8,), device=device)
+    sample = DetDataSample(metainfo=metainfo)
+    sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
+    sample.ignored_instances = InstanceData(bboxes=boxes[:0], labels=labels[:0])
+    return sample

@@ -1,0 +1,1 @@
+"""What the necks and heads of several frameworks share."""

@@ -1,0 +1,1 @@
+"""Where a DySample layer samples: positions, statistics and pictures."""

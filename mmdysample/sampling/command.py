@@ -1,0 +1,366 @@
+"""Pictures of where the DySample layers of a detector, segmentor or depth model sample."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from copy import copy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import load_checkpoint
+from PIL import Image
+from torch import nn
+
+from mmdysample.engine.checkpoint import require_safe_loading
+from mmdysample.engine.errors import UnreadableImageError, UsageError
+from mmdysample.engine.launch import check_checkpoint_exists, load_config, run_tool
+from mmdysample.sampling.positions import (
+    AxisMap,
+    PlacedSampling,
+    Sampling,
+    check_points,
+    find_dysample,
+    find_stride,
+    layer_to_input,
+    watch_sampling,
+)
+from mmdysample.upsamplers import Upsampler
+
+_MARK = -1.0  # third channel of the traced places; no padding has this value
+_STRAIGHT = 1.5  # picture pixels by which a traced place may miss a straight line
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line of the tool."""
+    parser = argparse.ArgumentParser(
+        description='Draw where the DySample layers of a model sample an image'
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('image', help='image file')
+    parser.add_argument('--checkpoint', help='weights (default: random ones)')
+    parser.add_argument(
+        '--layer',
+        nargs='+',
+        metavar='NAME',
+        help='layers to draw, as --list names them (default: all that see the whole image)',
+    )
+    parser.add_argument('--list', action='store_true', help='list the layers and draw nothing')
+    parser.add_argument(
+        '--points',
+        nargs='+',
+        default=['auto'],
+        metavar='X,Y',
+        help='draw arrows at these places, in image pixels from the upper left; or "grid", or '
+        '"auto", where offsets are longest (default: auto)',
+    )
+    parser.add_argument(
+        '--arrow-scale',
+        type=float,
+        default=1.0,
+        metavar='N',
+        help='draw arrows N times as long as they are, where offsets are short (default: 1)',
+    )
+    parser.add_argument(
+        '--out',
+        default='work_dirs/sampling',
+        metavar='FOLDER',
+        help='where the pictures go (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--device',
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+        help='where the model runs (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override config entries, e.g. model.neck.upsample_cfg.groups=8',
+    )
+    parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
+    args = parser.parse_args(argv)
+    if not 0 < args.arrow_scale < np.inf:
+        parser.error(f'argument --arrow-scale: must be above 0, got {args.arrow_scale:g}')
+    return args
+
+
+def visualize(args: argparse.Namespace) -> None:
+    """Draw the layers, or list them.
+
+    Raises:
+        UsageError: If config, checkpoint, image, layer, point or device cannot be used.
+    """
+    points = _parse_points(args.points)
+    cfg = load_config(args)
+    picture = _read_picture(args.image)
+    if not isinstance(points, str):
+        _point_errors(check_points, points, picture.shape[:2])
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    model = _build_model(cfg, args)
+    layers = find_dysample(model)
+    _check_layers(args, model, layers)
+    steps = Compose(_test_pipeline(cfg)).transforms
+    data, to_picture = _prepare(steps, args.image)
+    seen, network_size = _run(model, data)
+
+    placed = {}
+    for name in args.layer or layers:
+        reason = _not_placeable(name, seen.get(name), network_size)
+        if reason is None:
+            sampling = seen[name]
+            stride = find_stride(sampling.in_size, network_size)
+            where = to_picture.after(layer_to_input(stride))
+            placed[name] = PlacedSampling(name, sampling, stride, where, picture.shape[:2])
+        elif args.layer and not args.list:
+            raise UsageError(f'layer {name} cannot be drawn over the image: {reason}')
+        _say(f'{name}: {reason or _describe(placed[name], layers[name])}')
+    if args.list:
+        return
+    if not placed:
+        raise UsageError(f'no DySample layer of {args.config} can be drawn over the image')
+    for one in placed.values():
+        for path in _save(picture, one, points, args):
+            _say(str(path))
+
+
+def _parse_points(words: list[str]) -> str | np.ndarray:
+    """Turn the option's words into ``'auto'``, ``'grid'`` or an array of x and y."""
+    if words in (['auto'], ['grid']):
+        return words[0]
+    try:
+        points = np.array([[float(value) for value in word.split(',')] for word in words])
+    except ValueError:
+        points = np.empty(0)
+    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+        raise UsageError(
+            f'--points takes auto, grid, or places such as 120,80 200,64; got {" ".join(words)}'
+        )
+    return points
+
+
+def _read_picture(path: str) -> np.ndarray:
+    """Read an image as RGB, turned as its metadata says, which is how pipelines load it."""
+    if not os.path.isfile(path):
+        raise UsageError(f'image {path} does not exist')
+    try:
+        picture = mmcv.imread(path)
+    except (cv2.error, OSError):
+        picture = None
+    if picture is None:
+        raise UnreadableImageError(f'image {path} cannot be read: it is damaged or no image')
+    return picture[..., ::-1]
+
+
+def _build_model(cfg: Config, args: argparse.Namespace) -> nn.Module:
+    """Build the model with the checkpoint's weights, in evaluation."""
+    try:
+        device = torch.device(args.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f'--device {args.device} cannot be used here: {reason}') from error
+    torch.manual_seed(0)  # without a checkpoint, the same picture each time
+    model = MODELS.build(cfg.model)
+    if args.checkpoint:
+        check_checkpoint_exists(args.checkpoint)
+        require_safe_loading()
+        checkpoint = load_checkpoint(model, args.checkpoint, map_location='cpu')
+        weights = {
+            name.removeprefix('module.') for name in checkpoint.get('state_dict', checkpoint)
+        }
+        missing = [n for n in find_dysample(model) if f'{n}.offset.weight' not in weights]
+        if missing:
+            raise UsageError(
+                f'checkpoint {args.checkpoint} has no weights for {", ".join(missing)}: it was '
+                'made with another config'
+            )
+    test_cfg = getattr(model, 'test_cfg', None)
+    if test_cfg is not None and 'slide' in str(test_cfg.get('mode')):
+        test_cfg.mode = 'whole'  # windows would show each layer parts of the image only
+    return model.to(device).eval()
+
+
+def _check_layers(args: argparse.Namespace, model: nn.Module, layers: dict) -> None:
+    if not layers:
+        others = {type(m).__name__ for m in model.modules() if isinstance(m, Upsampler)}
+        raise UsageError(
+            f'the model of {args.config} has no DySample layer; it upsamples with '
+            f'{", ".join(sorted(others)) or "nothing that this package knows"}'
+        )
+    unknown = [name for name in args.layer or () if name not in layers]
+    if unknown:
+        raise UsageError(
+            f'the model of {args.config} has no DySample layer {", ".join(unknown)}; it has '
+            f'{", ".join(layers)}'
+        )
+
+
+def _test_pipeline(cfg: Config) -> list:
+    """Give the steps that the config tests with, less those that load the truth."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+    while dataset is not None and 'dataset' in dataset:
+        dataset = dataset['dataset']
+    pipeline = (dataset or {}).get('pipeline') or cfg.get('test_pipeline')
+    if not pipeline:
+        raise UsageError('the config has no test_dataloader.dataset.pipeline and no test_pipeline')
+    return [
+        step for step in pipeline if not re.search(r'Load\w*(Annotation|Proposal)', _type(step))
+    ]
+
+
+def _type(step: dict) -> str:
+    kind = step['type']
+    return kind if isinstance(kind, str) else kind.__name__
+
+
+def _prepare(steps: Sequence[Any], path: str) -> tuple[dict, AxisMap]:
+    """Run the pipeline on the image, and on the places of its pixels to see where they go.
+
+    Returns:
+        tuple[dict, AxisMap]: What the model takes, a batch of one; and the way from pixels of
+        the network's input to pixels of the image.
+    """
+    load, *rest = steps
+    results = load(dict(img_path=path, img_id=0, seg_fields=[]))
+    if results is None or 'img' not in results:
+        raise UsageError(f'the test pipeline starts with {type(load).__name__}, which loads no img')
+    height, width = results['img'].shape[:2]
+    places = np.empty((height, width, 3), np.float32)
+    places[..., 0], places[..., 1], places[..., 2] = *np.indices((height, width))[::-1], _MARK
+    traced = dict(results, img=places)
+    try:
+        for step in rest:
+            results = step(results)
+            # The last step turns the image into a tensor, with the values that it has.
+            if 'img' in results:
+                traced = _for_tracing(step)(traced)
+    except ValueError as error:
+        raise UsageError(f'the test pipeline refuses image {path}: {error}') from error
+    return pseudo_collate([results]), _straight_map(traced['img'])
+
+
+def _for_tracing(step: Any) -> Any:
+    """Give a step that takes floats where it is, which Pillow's resizing doesn't."""
+    if getattr(step, 'backend', None) != 'pillow':
+        return step
+    step = copy(step)
+    step.backend = 'cv2'
+    return step
+
+
+def _straight_map(places: np.ndarray) -> AxisMap:
+    """Fit the way back through the pipeline from where the pixels of the image went."""
+    seen = np.abs(places[..., 2] - _MARK) < 1e-3
+    rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
+    scale, shift = [], []
+    for axis, numbers in ((0, columns), (1, rows)):
+        # Beside the border, where enlarging repeats the outermost pixels.
+        inner = numbers[len(numbers) // 4 : max(len(numbers) - len(numbers) // 4, 1)]
+        if len(inner) < 2:
+            break
+        values = places[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1, axis]
+        profile = values.mean(axis=axis, dtype=float)[inner - numbers[0]]
+        slope, start = np.polyfit(inner, profile, 1)
+        line = np.expand_dims(slope * numbers + start, axis)
+        if np.abs(values - line).max() > _STRAIGHT * max(1, abs(slope)):
+            break
+        scale.append(slope)
+        shift.append(start)
+    if len(scale) < 2:
+        raise UsageError(
+            'the test pipeline does more than resize, crop, flip and pad the image, so places in '
+            'the network cannot be shown in it'
+        )
+    return AxisMap(tuple(scale), tuple(shift))
+
+
+def _run(model: nn.Module, data: dict) -> tuple[dict[str, Sampling], tuple[int, int]]:
+    """Predict, and note the first call of each layer and the size of the network's input."""
+    seen: dict[str, Sampling] = {}
+    handles = watch_sampling(find_dysample(model), seen.setdefault)
+    try:
+        with torch.no_grad():
+            data = model.data_preprocessor(data, False)
+            model(**data, mode='predict')
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen, tuple(data['inputs'].shape[-2:])
+
+
+def _not_placeable(
+    name: str, sampling: Sampling | None, network_size: tuple[int, int]
+) -> str | None:
+    """Why a layer cannot be drawn over the image, or None."""
+    if sampling is None:
+        return 'it was not run, because nothing was detected or prediction does without it'
+    size = ' x '.join(map(str, sampling.in_size))
+    if 'roi_head' in name.split('.') or len(sampling.position) != 1:
+        return f'it samples a map of {size} for each box, not one of the whole image'
+    if find_stride(sampling.in_size, network_size) is None:
+        whole = ' x '.join(map(str, network_size))
+        return f"its map of {size} is not a whole fraction of the network's input of {whole}"
+    return None
+
+
+def _describe(placed: PlacedSampling, layer: nn.Module) -> str:
+    height, width = placed.sampling.in_size
+    length, beyond, outside = placed.sampling.statistics().tolist()
+    return (
+        f'{layer.in_channels} x {height} x {width} -> {" x ".join(map(str, placed.out_size))}, '
+        f'stride {placed.stride}, {layer.groups} groups, style {layer.style}; mean offset '
+        f'{length:.3g} input pixels, {beyond:.1%} beyond half a pixel, {outside:.1%} outside the '
+        'map'
+    )
+
+
+def _save(
+    picture: np.ndarray, placed: PlacedSampling, points: str | np.ndarray, args: argparse.Namespace
+) -> list[Path]:
+    """Draw a layer's two pictures and write them."""
+    from mmdysample.sampling.plot import draw_arrows, draw_lengths
+
+    if isinstance(points, str):
+        pixels = placed.strongest_pixels() if points == 'auto' else placed.grid_pixels()
+    else:
+        pixels = _point_errors(placed.nearest_pixels, points)
+    out, stem = Path(args.out), Path(args.image).stem
+    out.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for kind, drawn in (
+        ('arrows', draw_arrows(picture, placed, pixels, args.arrow_scale)),
+        ('lengths', draw_lengths(picture, placed)),
+    ):
+        paths.append(out / f'{stem}_{placed.name}_{kind}.png')
+        Image.fromarray(drawn).save(paths[-1])
+    return paths
+
+
+def _point_errors(function: Any, *args: Any) -> Any:
+    """Call a function whose ValueErrors say what is wrong with a point."""
+    try:
+        return function(*args)
+    except ValueError as error:
+        raise UsageError(f'--points: {error}') from error
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + '\n')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool and return its exit status."""
+    return run_tool(partial(visualize, parse_args(argv)))

@@ -1,0 +1,68 @@
+"""Contact sheets: a few scenes with their truth, side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from mmdysample.scenes.annotations import segments
+from mmdysample.scenes.metainfo import PALETTE
+from mmdysample.scenes.render import Frame
+from mmdysample.scenes.scenes import render_frame
+
+_NEAR_TO_FAR = np.array(
+    [(253, 231, 37), (122, 209, 81), (34, 168, 132), (42, 120, 142), (65, 68, 135), (68, 1, 84)]
+)
+
+
+def draw_instances(frame: Frame) -> np.ndarray:
+    """The picture with tinted masks, their outlines and boxes; uint8 RGB (H, W, 3)."""
+    picture = 0.75 * frame.image.astype(np.float64)
+    things = [part for part in segments(frame) if part.thing and not part.crowd]
+    for number, part in enumerate(things):
+        tint = _instance_colour(part.label, number)
+        picture[part.mask] = 0.4 * picture[part.mask] + 0.6 * tint
+    image = Image.fromarray(picture.astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    for number, part in enumerate(things):
+        x, y, width, height = part.box
+        draw.rectangle(
+            (x, y, x + width - 1, y + height - 1),
+            outline=tuple(int(c) for c in _instance_colour(part.label, number)),
+        )
+    return np.asarray(image)
+
+
+def draw_semantic(frame: Frame) -> np.ndarray:
+    """The semantic map in the classes' colours; uint8 RGB (H, W, 3)."""
+    return np.array(PALETTE, np.uint8)[frame.semantic]
+
+
+def draw_depth(frame: Frame) -> np.ndarray:
+    """Depth from yellow (near) to violet (far), black where there's none; uint8 RGB (H, W, 3)."""
+    valid = frame.depth > 0
+    low, high = frame.depth[valid].min(), frame.depth[valid].max()
+    place = (frame.depth - low) / max(high - low, 1e-6) * (len(_NEAR_TO_FAR) - 1)
+    stops = np.arange(len(_NEAR_TO_FAR))
+    colours = np.stack([np.interp(place, stops, c) for c in _NEAR_TO_FAR.T], axis=-1)
+    return np.where(valid[..., None], colours, 0).astype(np.uint8)
+
+
+def contact_sheet(seed: int, split: str, count: int, size: tuple[int, int]) -> Image.Image:
+    """One row for each of the first ``count`` scenes: picture, instances, classes, depth."""
+    rows = []
+    for index in range(count):
+        frame = render_frame(seed, split, index, size)
+        cells = [frame.image, draw_instances(frame), draw_semantic(frame), draw_depth(frame)]
+        rows.append(
+            np.concatenate(
+                [np.pad(c, ((2, 2), (2, 2), (0, 0)), constant_values=255) for c in cells], axis=1
+            )
+        )
+    return Image.fromarray(np.concatenate(rows))
+
+
+def _instance_colour(label: int, number: int) -> np.ndarray:
+    """The class's colour, shifted a little so that neighbours of a class differ."""
+    shift = np.random.default_rng(number).uniform(-35, 35, 3)
+    return np.clip(np.array(PALETTE[label]) + shift, 0, 255)

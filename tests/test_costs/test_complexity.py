@@ -1,0 +1,245 @@
+"""Cost inside the published models: exact integers by hand, and the published figures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from mmdysample.costs.complexity import UPSAMPLERS, main, to_markdown
+from mmdysample.costs.models import HOSTS, HostCost, count_host, count_rest
+from mmdysample.reproduce.compare import compare
+from mmdysample.reproduce.published import load_published
+
+for package in ('fvcore', 'mmdet', 'mmseg'):
+    pytest.importorskip(package)
+
+ROOT = Path(__file__).parents[2]
+SEGFORMER, _, FASTER_RCNN, _, PANOPTIC_FPN = HOSTS
+
+C = 256
+# Weights and biases of one upsampler at 256 channels, from the layers' shapes.
+PARAMETERS = {
+    'nearest': 0,
+    'bilinear': 0,
+    'deconv': C * C * 3 * 3 + C,
+    'pixel_shuffle': C * (4 * C) * 3 * 3 + 4 * C,
+    'carafe': (C * 64 + 64) + (64 * (25 * 4) * 3 * 3 + 25 * 4),
+    'indexnet': C * (2 * C) * 4 * 4 + 2 * (2 * C) + (2 * C) * 4,
+    'a2u': 2 * (C * 36 + 36) + 2 * (C * 1 + 1) + 2 * (2 * C),
+    'fade': (C * 64 + 64) + C * 64 + (64 * 25 * 3 * 3 + 25) + (C + 1),
+    'fade_lite': (C * 25 + 25) + C * 25 + (25 * 3 * 3 + 25) + (C + 1),
+    'sapa_b': 2 * (C * 32 + 32) + 2 * (2 * C),
+    'sapa_i': 0,
+    'dysample': C * 32 + 32,
+    'dysample_plus': C * 32 + 32 + C * 32,
+    'dysample_s': (C // 4) * 16 + 16,
+    'dysample_s_plus': (C // 4) * 16 + 16 + (C // 4) * 16,
+}
+BIASES = {'dysample': 32, 'dysample_plus': 32, 'dysample_s': 16, 'dysample_s_plus': 16}
+
+# Multiply-accumulates of one upsampler at 256 channels per input pixel; four output pixels each.
+MACS = {
+    'deconv': 9 * C * C,
+    'pixel_shuffle': 9 * C * (4 * C),
+    'carafe': C * 64 + 9 * 64 * 100 + 4 * 25 * C,
+    'indexnet': 16 * C * (2 * C) + (2 * C) * 4 + 4 * C,
+    'fade': 4 * C * 64 + C * 64 + (4 + 1) * 9 * 64 * 25 + 4 * 25 * C + C + 4 * 2 * C,
+    'fade_lite': (4 + 1) * C * 25 + (4 + 1) * 9 * 25 + 4 * 25 * C + C + 4 * 2 * C,
+    'sapa_b': (4 + 1) * C * 32 + 4 * 25 * 32 + 4 * 25 * C,
+    'sapa_i': 4 * 25 * C + 4 * 25 * C,
+    'dysample': 32 * C + 32 + 4 * 4 * C,
+    'dysample_plus': 2 * 32 * C + 32 + 4 * 4 * C,
+    'dysample_s': 4 * 16 * (C // 4) + 64 + 4 * 4 * C,
+    'dysample_s_plus': 4 * 2 * 16 * (C // 4) + 64 + 4 * 4 * C,
+    'a2u': 2 * 36 * C + C + 36 + 4 * 9 * C,
+}
+A2U_PER_CALL = C * 36 + 2 * 36 * C  # the pooled guide's projections: one cell, and twice 6 x 6
+# From 16, 32 and 64 pixels (the coarsest level), from 32 and 64, and from 64.
+SEGFORMER_PIXELS = 3 * 64**2 + 2 * 32**2 + 16**2
+
+
+@pytest.fixture(scope='module')
+def segformer() -> dict[str, HostCost]:
+    rest, _ = count_rest(SEGFORMER)
+    return {name: count_host(SEGFORMER, name, rest) for name in UPSAMPLERS}
+
+
+@pytest.fixture(scope='module')
+def panoptic_fpn() -> dict[str, HostCost]:
+    return {name: count_host(PANOPTIC_FPN, name, rest=0) for name in UPSAMPLERS}
+
+
+def rounded(parameters: int, printed: str) -> str:
+    """Millions with as many digits as printed."""
+    return str((Decimal(parameters) / 10**6).quantize(Decimal(printed)))
+
+
+@pytest.mark.parametrize('name', UPSAMPLERS)
+def test_parameters_in_segformer(segformer: dict[str, HostCost], name: str) -> None:
+    count = 3 if name in ('nearest', 'bilinear') else 6
+    added = segformer[name].params - segformer['bilinear'].params
+    assert segformer[name].count == count
+    assert added == segformer[name].upsampler_params == count * PARAMETERS[name]
+
+
+@pytest.mark.parametrize(
+    ('name', 'printed'),
+    [
+        ('deconv', '3.5'),
+        ('pixel_shuffle', '14.2'),
+        ('carafe', '0.44'),
+        ('indexnet', '12.60'),
+        ('a2u', '0.12'),
+        ('fade', '0.29'),
+        ('fade_lite', '0.080'),
+        ('sapa_b', '0.1'),
+        ('dysample', '0.0492'),
+        ('dysample_s', '0.0061'),
+        ('dysample_plus', '0.0983'),
+        ('dysample_s_plus', '0.0123'),
+    ],
+)
+def test_published_parameters_in_segformer(name: str, printed: str) -> None:
+    """Those of DySample are weights without biases."""
+    assert rounded(6 * (PARAMETERS[name] - BIASES.get(name, 0)), printed) == printed
+
+
+@pytest.mark.parametrize('name', MACS)
+def test_macs_in_segformer(segformer: dict[str, HostCost], name: str) -> None:
+    expected = SEGFORMER_PIXELS * MACS[name] + 6 * A2U_PER_CALL * (name == 'a2u')
+    assert segformer[name].upsampler_macs == expected
+    rest = segformer['nearest'].macs
+    assert segformer[name].macs == rest + expected
+
+
+def test_interpolations_in_segformer(segformer: dict[str, HostCost]) -> None:
+    """Three levels of 256 channels, each resized at once to 128 x 128."""
+    assert segformer['nearest'].upsampler_macs == 0
+    assert segformer['bilinear'].upsampler_macs == 3 * 4 * C * 128**2
+
+
+def test_segformer_agrees_with_all_published_figures(segformer: dict[str, HostCost]) -> None:
+    tables = load_published()
+    compared = 0
+    for name, cost in segformer.items():
+        for item in compare(SEGFORMER, cost, tables):
+            compared += 1
+            assert item.agrees, (name, item)
+    assert compared == 24  # 14 rows' parameters, 10 rows' multiply-accumulates
+
+
+def test_published_deconv_counts_zeros(segformer: dict[str, HostCost]) -> None:
+    """+34.4 G are dense convolutions at all output pixels; a quarter of the products exist."""
+    dense = 4 * SEGFORMER_PIXELS * 9 * C * C
+    assert dense == segformer['pixel_shuffle'].upsampler_macs == 34_426_847_232
+    assert segformer['deconv'].upsampler_macs == dense // 4
+
+
+@pytest.mark.parametrize('name', UPSAMPLERS)
+def test_parameters_in_panoptic_fpn(panoptic_fpn: dict[str, HostCost], name: str) -> None:
+    added = panoptic_fpn[name].params - panoptic_fpn['nearest'].params
+    assert panoptic_fpn[name].count == 3
+    assert added == panoptic_fpn[name].upsampler_params == 3 * PARAMETERS[name]
+
+
+@pytest.mark.parametrize(
+    ('name', 'biases', 'printed'),
+    [
+        ('deconv', True, '1.8'),
+        ('pixel_shuffle', True, '7.1'),
+        ('carafe', True, '0.2'),
+        ('indexnet', True, '6.3'),
+        ('fade', True, '0.1'),
+        ('sapa_b', True, '0.1'),
+        ('dysample', False, '0.0246'),
+        ('dysample_s_plus', True, '0.0062'),
+        ('dysample_plus', False, '0.0492'),
+    ],
+)
+def test_published_parameters_in_panoptic_fpn(name: str, biases: bool, printed: str) -> None:
+    parameters = PARAMETERS[name] - (0 if biases else BIASES[name])
+    assert rounded(3 * parameters, printed) == printed
+
+
+def test_a2u_in_panoptic_fpn_is_explained(panoptic_fpn: dict[str, HostCost]) -> None:
+    """Published +29.2 K: the weights that reach the output, without biases and group norms."""
+    assert 3 * PARAMETERS['a2u'] == 60_126
+    assert rounded(3 * C * (36 + 1 + 1), '0.0292') == '0.0292'
+    (item,) = compare(PANOPTIC_FPN, panoptic_fpn['a2u'], load_published())
+    assert not item.agrees
+    assert '60,126' in item.why and '29.2' in item.why
+
+
+def test_unsupported_operators_are_listed() -> None:
+    """RoIAlign's taps depend on the boxes: fvcore has no count, and neither have we."""
+    macs, uncounted = count_rest(FASTER_RCNN)
+    assert uncounted['prim::PythonOp.RoIAlignFunction'] > 0
+    box_head = 1000 * (256 * 7 * 7 * 1024 + 1024 * 1024 + 1024 * (81 + 80 * 4))
+    assert macs > box_head
+
+
+def test_command_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / 'deep' / 'complexity.json'
+    arguments = ['--models', 'SegFormer-B1', '--upsamplers', 'carafe', '--out', str(out)]
+    main(arguments)
+    printed = capsys.readouterr()
+    results = json.loads(out.read_text(encoding='utf-8'))
+    assert printed.out == to_markdown(results)
+    assert '2/2' in printed.err  # the baseline, and carafe
+    assert [row['upsampler'] for row in results['models'][0]['rows']] == ['bilinear', 'carafe']
+    assert results['provenance']['versions']['torch']
+
+
+def test_command_compares_with_a_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    published = tmp_path / 'tables.yaml'
+    published.write_text(
+        f'{SEGFORMER.table}:\n  columns: [flops_g, params_m]\n  rows:\n'
+        '    carafe: {values: [9.99, 0.44], status: confirmed, source: s}\n'
+        '    deconv: {values: [34.4, 3.5], status: recalled, source: s}\n'
+    )
+    models = ['--models', 'SegFormer-B1', '--upsamplers', 'carafe', 'deconv']
+    main([*models, '--published', str(published)])
+    printed = capsys.readouterr().out
+    assert '9.99 ≠' in printed and '0.44 ✓' in printed
+    assert '34.4' not in printed
+
+
+def test_command_runs_from_the_checkout_with_torch_alone(tmp_path: Path) -> None:
+    """In a process that cannot find the frameworks, fvcore or PyYAML."""
+    tool = ROOT / 'tools' / 'analysis' / 'complexity.py'
+    script = f"""
+import runpy, sys
+
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('mmcv', 'mmengine', 'mmdet', 'mmseg', 'fvcore', 'yaml'):
+            return None
+        return self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+sys.argv = [{str(tool)!r}, '--upsamplers', 'dysample', 'sapa_b']
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+    done = subprocess.run(
+        [sys.executable, '-c', script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == [
+        '| dysample | 8,224 | 8,192 | 0.177 |',
+        '| sapa_b | 17,472 | 16,384 | 1.005 |',
+    ]
+
+
+def test_document_quotes_the_results() -> None:
+    results = json.loads((ROOT / 'docs/benchmarks/complexity.json').read_text(encoding='utf-8'))
+    document = (ROOT / 'docs/complexity.md').read_text(encoding='utf-8')
+    assert to_markdown(results) in document
+    assert results['provenance']['command'] in document

@@ -1,0 +1,61 @@
+"""The throughput tool on images small enough to measure in no time."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from mmdysample.costs import throughput
+from mmdysample.costs.models import HOSTS
+
+for package in ('mmdet', 'mmseg'):
+    pytest.importorskip(package)
+
+CPU = torch.device('cpu')
+SEGFORMER = next(host for host in HOSTS if host.name == 'SegFormer-B1')
+
+
+def test_a_run_times_every_model_and_pass(tmp_path, capsys):
+    out = tmp_path / 'result.json'
+    options = '--device cpu --shrink 8 --rounds 1 --training --upsamplers dysample nearest'
+    throughput.main([*options.split(), '--out', str(out)])
+    result = json.loads(out.read_text())
+    assert {'command', 'device', 'versions', 'revision', 'seed'} <= set(result)
+    expected = [
+        (model, what, upsampler)
+        for model, upsamplers in (
+            ('SegFormer-B1', ('bilinear', 'dysample', 'nearest')),
+            ('Faster-R-CNN-R50', ('nearest', 'dysample')),
+        )
+        for what in ('inference', 'training')
+        for upsampler in upsamplers
+    ]
+    rows = {(row['model'], row['what'], row['upsampler']): row for row in result['rows']}
+    assert list(rows) == expected
+    for row in rows.values():
+        assert row['images_per_s'] == pytest.approx(1e3 / row['median_ms'])
+        baseline = 'bilinear' if row['model'] == 'SegFormer-B1' else 'nearest'
+        stock = rows[row['model'], row['what'], baseline]
+        assert row['to_baseline'] == pytest.approx(stock['median_ms'] / row['median_ms'])
+    assert out.with_suffix('.md').read_text() == capsys.readouterr().out
+
+
+def test_models_differ_in_their_upsamplers_alone():
+    stock, ours = throughput.build_models(SEGFORMER, ('bilinear', 'dysample'), CPU)
+    kept, weights = stock.state_dict(), ours.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in kept.items())
+    added = set(weights) - set(kept)
+    assert added
+    assert all('upsample' in name for name in added)
+
+
+def test_a_training_step_moves_every_trained_weight_of_an_upsampler():
+    (model,) = throughput.build_models(SEGFORMER, ('dysample',), CPU)
+    data = throughput.random_batch(SEGFORMER, 2, (64, 64), CPU)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    optimizer = torch.optim.SGD(model.train().parameters(), lr=1.0)
+    throughput.train(model, optimizer, data)
+    moved = {n for n, value in model.named_parameters() if not torch.equal(value, before[n])}
+    assert {name for name in before if 'upsample' in name} <= moved
