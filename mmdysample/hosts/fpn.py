@@ -7,7 +7,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from mmengine.model import ModuleList
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdysample.upsamplers import build_upsampler
 
@@ -24,6 +24,10 @@ class UpsampleFPNMixin:
         upsample_cfg (str or dict): An upsampler by ``type``, as for
             :func:`mmdysample.build_upsampler`, or the stock ``dict(mode=...)``.
             Defaults to ``dict(type='dysample')``.
+        init_upsamplers (bool): Let the neck's ``init_cfg`` initialise the convolutions of the
+            upsamplers too. The published detection numbers were trained so: the neck's Xavier
+            scheme overwrites what DySample, CARAFE and SAPA draw for themselves.
+            Defaults to False: each upsampler keeps its own initialisation.
         **kwargs: Keyword arguments of the FPN; all of them keep their meaning.
 
     Raises:
@@ -32,12 +36,18 @@ class UpsampleFPNMixin:
     """
 
     def __init__(
-        self, *args: Any, upsample_cfg: str | Mapping[str, Any] | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        upsample_cfg: str | Mapping[str, Any] | None = None,
+        init_upsamplers: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.upsample_cfg = dict(type='dysample') if upsample_cfg is None else upsample_cfg
-        # mmengine's list, not PyTorch's: it lets each upsampler initialise itself after the neck.
-        self.upsample_modules = ModuleList(
+        # The neck initialises first. Then mmengine's list lets each upsampler initialise itself
+        # again; PyTorch's list has no such step, so the neck's values stay.
+        list_class = nn.ModuleList if init_upsamplers else ModuleList
+        self.upsample_modules = list_class(
             build_upsampler(self.upsample_cfg, in_channels=self.out_channels)
             for _ in self.lateral_convs[1:]
         )

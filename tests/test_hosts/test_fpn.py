@@ -99,6 +99,26 @@ def test_parameter_names_and_defaults(framework):
 
 
 @pytest.mark.parametrize('framework', FRAMEWORKS)
+@pytest.mark.parametrize('name', ['dysample_plus', 'carafe', 'sapa_b', 'indexnet'])
+def test_the_neck_can_initialise_the_upsamplers_as_the_published_code_does(framework, name):
+    """Xavier's uniform scheme: standard deviation ``sqrt(2 / (fan_in + fan_out))``, biases zero."""
+    _, ours_cls = necks(framework)
+    neck = ours_cls([8, 16], 256, 2, upsample_cfg=dict(type=name), init_upsamplers=True)
+    neck.init_weights()
+    (upsampler,) = neck.upsample_modules
+    convolutions = [m for m in upsampler.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert convolutions
+    for conv in convolutions:
+        fans = (conv.in_channels + conv.out_channels) * conv.kernel_size[0] * conv.kernel_size[1]
+        expected = (2 / fans) ** 0.5
+        assert conv.weight.std().item() == pytest.approx(expected, rel=0.06)
+        assert conv.bias is None or not conv.bias.any()
+    if name == 'dysample_plus':
+        assert upsampler.offset.weight.std().item() == pytest.approx(0.083, abs=0.005)
+        assert upsampler.scope.weight.std().item() == pytest.approx(0.083, abs=0.005)
+
+
+@pytest.mark.parametrize('framework', FRAMEWORKS)
 def test_upsamplers_keep_their_own_initialisation(framework):
     _, ours_cls = necks(framework)
     neck = ours_cls(IN_CHANNELS, 64, 4, upsample_cfg=dict(type='dysample_plus'))
