@@ -97,7 +97,7 @@ def test_metadata(wheel):
     from mmdysample import __version__
 
     assert f'\nVersion: {__version__}\n' in metadata
-    for extra in ('onedl', 'upstream', 'tests', 'docs', 'export', 'mim'):
+    for extra in ('onedl', 'upstream', 'cpu', 'tests', 'docs', 'export', 'mim'):
         assert f'\nProvides-Extra: {extra}\n' in metadata
     required = [line for line in metadata.splitlines() if line.startswith('Requires-Dist')]
     assert [line for line in required if 'extra ==' not in line] == ['Requires-Dist: torch>=2.6']

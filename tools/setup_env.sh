@@ -106,7 +106,7 @@ fi
 
 begin "OpenMMLab ($stack), this package (editable) and what its tests need"
 pip install --constraint "$constraints" --no-build-isolation \
-    "$cache"/*.whl --editable ".[$stack,tests]"
+    "$cache"/*.whl --editable ".[$stack,cpu,tests]"
 
 begin 'panoptic evaluation'
 # Its metadata asks for numpy 1, its code does not.

@@ -1,26 +1,30 @@
-"""Which implementation an operator runs: PyTorch's own operators, or a Triton kernel."""
+"""Which implementation an operator runs: PyTorch's operators, Triton kernels, native CPU code."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import torch
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ('auto', 'torch', 'triton')
+BACKENDS = ('auto', 'torch', 'native', 'triton')
 VARIABLE = 'MMDYSAMPLE_BACKEND'
 
+HAS_NUMBA = importlib.util.find_spec('numba') is not None
 HAS_TRITON = importlib.util.find_spec('triton') is not None
 # Triton decides at import whether it interprets kernels on the CPU, so this is read once too.
 INTERPRETED = os.environ.get('TRITON_INTERPRET', '0') == '1'
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_NATIVE_DTYPES = (torch.float32, torch.float64)
 _MIN_CAPABILITY = (7, 0)
 _reported: set[str] = set()
 
@@ -29,8 +33,8 @@ def check_backend(backend: str) -> str:
     """Return ``backend``, or for ``'auto'`` what the environment says in its place.
 
     Args:
-        backend (str): ``'auto'``, ``'torch'`` or ``'triton'``; ``'auto'`` leaves the word to the
-            environment variable ``MMDYSAMPLE_BACKEND``, if that is set.
+        backend (str): ``'auto'``, ``'torch'``, ``'native'`` or ``'triton'``; ``'auto'`` leaves the
+            word to the environment variable ``MMDYSAMPLE_BACKEND``, if that is set.
 
     Raises:
         ValueError: If either names another backend.
@@ -55,38 +59,61 @@ def can_run_triton(*tensors: Tensor | None, raise_error: bool = False) -> bool:
     Raises:
         RuntimeError: With ``raise_error``, if they do not.
     """
-    obstacle = _obstacle(tensors)
-    if obstacle and raise_error:
-        raise RuntimeError(f"backend 'triton' cannot run here: {obstacle}")
-    return not obstacle
+    return _answer('triton', _triton_obstacle(tensors), raise_error)
 
 
-def choose_backend(backend: str, *tensors: Tensor | None) -> str:
-    """Choose ``'torch'`` or ``'triton'`` for one call.
+def can_run_native(*tensors: Tensor | None, raise_error: bool = False) -> bool:
+    """Whether the native CPU kernels take these tensors; the one predicate behind every choice.
 
-    The automatic choice takes the kernels where they run on a GPU; on the CPU, PyTorch's own
-    operators are at home, and the interpreter is there for tests that ask for it. Where a GPU has
-    to do without the kernels, the log says so once.
+    Args:
+        *tensors (Tensor, optional): What the operator reads; None for an absent one.
+        raise_error (bool): Raise the reason instead of returning False. Defaults to False.
+
+    Raises:
+        RuntimeError: With ``raise_error``, if they do not.
+    """
+    return _answer('native', _native_obstacle(tensors), raise_error)
+
+
+def choose_backend(
+    backend: str,
+    *tensors: Tensor | None,
+    trial: Callable[[str, torch.device, torch.dtype], Sequence[Tensor]] | None = None,
+) -> str:
+    """Choose ``'torch'``, ``'native'`` or ``'triton'`` for one call.
+
+    The automatic choice takes the native kernels on the CPU, where Numba is installed, and the
+    Triton kernels on a GPU; the interpreter is there for tests that ask for it. Triton compiles
+    for GPUs that nobody has tried, so before it is taken by itself for the first time on a device
+    and for a dtype, the trial must give what PyTorch's operators give. Where a GPU has to do
+    without the kernels, the log says so once.
 
     Args:
         backend (str): See :func:`check_backend`.
         *tensors (Tensor, optional): What the operator reads.
+        trial (Callable, optional): ``trial(backend, device, dtype)`` runs the operator on a tiny
+            input and returns its result and gradients. Defaults to None: no trial.
 
     Raises:
-        RuntimeError: If ``'triton'`` was asked for and cannot run.
+        RuntimeError: If ``'native'`` or ``'triton'`` was asked for and cannot run.
         ValueError: If ``backend`` is unknown.
     """
     backend = check_backend(backend)
     if backend == 'triton':
         can_run_triton(*tensors, raise_error=True)
+    if backend == 'native':
+        can_run_native(*tensors, raise_error=True)
     if backend != 'auto':
         return backend
-    if tensors[0].device.type == 'cpu':
-        return 'torch'
-    if can_run_triton(*tensors):
+    device, dtype = tensors[0].device, tensors[0].dtype
+    if device.type == 'cpu':
+        return 'native' if can_run_native(*tensors) else 'torch'
+    obstacle = _triton_obstacle(tensors)
+    if obstacle is None and trial is not None:
+        obstacle = _trial_obstacle(trial, device, dtype)
+    if obstacle is None:
         return 'triton'
-    if not torch.compiler.is_compiling():
-        _report_once(_obstacle(tensors))
+    _report_once(f'upsampling without Triton kernels, on PyTorch operators: {obstacle}')
     return 'torch'
 
 
@@ -95,8 +122,22 @@ def on_device(device: torch.device) -> AbstractContextManager:
     return torch.cuda.device(device) if device.type == 'cuda' else nullcontext()
 
 
-def _obstacle(tensors: Sequence[Tensor | None]) -> str | None:
-    """What keeps the kernels from these tensors, in words; None if nothing does."""
+def records_graph() -> bool:
+    """Whether a graph of PyTorch's own operators is being recorded, for use without this package.
+
+    ``torch.compile`` is none of these cases: it calls the kernels as operators of their own.
+    """
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
+def _answer(backend: str, obstacle: str | None, raise_error: bool) -> bool:
+    if obstacle and raise_error:
+        raise RuntimeError(f'backend {backend!r} cannot run here: {obstacle}')
+    return not obstacle
+
+
+def _triton_obstacle(tensors: Sequence[Tensor | None]) -> str | None:
+    """What keeps the Triton kernels from these tensors, in words; None if nothing does."""
     if not HAS_TRITON:
         return 'the package triton is not installed'
     if torch.jit.is_tracing():
@@ -113,12 +154,71 @@ def _obstacle(tensors: Sequence[Tensor | None]) -> str | None:
             capability = torch.cuda.get_device_capability(device)
             if capability < _MIN_CAPABILITY:
                 return f'compute capability {capability} is below {_MIN_CAPABILITY}'
-        if tensor.dtype not in _DTYPES:
+        if tensor.dtype not in _TRITON_DTYPES:
             return f'dtype {tensor.dtype} is not supported'
     return None
 
 
-def _report_once(obstacle: str) -> None:
-    if obstacle not in _reported:
-        _reported.add(obstacle)
-        logger.warning('upsampling without Triton kernels, on PyTorch operators: %s', obstacle)
+def _native_obstacle(tensors: Sequence[Tensor | None]) -> str | None:
+    """What keeps the native kernels from these tensors, in words; None if nothing does."""
+    if not HAS_NUMBA:
+        return 'the package numba is not installed'
+    if records_graph():
+        return 'a graph is being traced or exported, which records operators of PyTorch only'
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if tensor.device.type != 'cpu':
+            return f'device {tensor.device.type!r} is not supported'
+        if tensor.dtype not in _NATIVE_DTYPES:
+            return f'dtype {tensor.dtype} is not supported'
+    return _numba_obstacle()
+
+
+@torch.compiler.assume_constant_result
+def _numba_obstacle() -> str | None:
+    """Why Numba cannot be imported, tried once; None if it can."""
+    return _import_numba()
+
+
+@torch.compiler.assume_constant_result
+def _trial_obstacle(trial: Callable, device: torch.device, dtype: torch.dtype) -> str | None:
+    """What is wrong with Triton's result of a trial, in words; None if nothing is."""
+    return _try_triton(trial, device, dtype)
+
+
+@torch.compiler.assume_constant_result
+def _report_once(message: str) -> None:
+    if message not in _reported:
+        _reported.add(message)
+        logger.warning('%s', message)
+
+
+# torch.compile follows calls, and takes the results of the three above for constants. It would
+# look through a cache around them, so what is cached stands apart.
+
+
+@cache
+def _import_numba() -> str | None:
+    try:
+        importlib.import_module('mmdysample.ops.native')
+    except Exception as error:  # Numba raises more than ImportError beside a NumPy it dislikes
+        obstacle = f'numba cannot be imported: {error}'
+        _report_once(f'upsampling without native kernels, on PyTorch operators: {obstacle}')
+        return obstacle
+    return None
+
+
+@cache
+def _try_triton(trial: Callable, device: torch.device, dtype: torch.dtype) -> str | None:
+    try:
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            expected = trial('torch', device, dtype)
+            actual = trial('triton', device, dtype)
+        tolerance = 8 * torch.finfo(dtype).eps
+        for ours, theirs in zip(actual, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
+    except Exception as error:  # whatever a compiler or a driver may raise
+        reason = str(error).strip().splitlines() or ['']
+        return f'their trial on {device} in {dtype} failed: {type(error).__name__}: {reason[0]}'
+    return None

@@ -9,7 +9,12 @@ import torch
 
 from mmdysample import DySample, build_upsampler
 from mmdysample.ops import backend as backends
-from mmdysample.ops.backend import can_run_triton, check_backend, choose_backend
+from mmdysample.ops.backend import (
+    can_run_native,
+    can_run_triton,
+    check_backend,
+    choose_backend,
+)
 
 CPU = torch.zeros(1)
 
@@ -19,7 +24,7 @@ def _clean_environment(monkeypatch):
     monkeypatch.delenv(backends.VARIABLE, raising=False)
 
 
-@pytest.mark.parametrize('preset', ['torch', 'triton'])
+@pytest.mark.parametrize('preset', ['torch', 'native', 'triton'])
 def test_the_environment_fills_in_auto_and_nothing_else(monkeypatch, preset):
     assert check_backend('auto') == 'auto'
     monkeypatch.setenv(backends.VARIABLE, preset)
@@ -28,17 +33,21 @@ def test_the_environment_fills_in_auto_and_nothing_else(monkeypatch, preset):
 
 
 def test_unknown_backends_are_refused(monkeypatch):
-    with pytest.raises(ValueError, match=r"backend .*'auto', 'torch', 'triton'.* got 'cuda'"):
+    with pytest.raises(ValueError, match=r"backend .*'native', 'triton'.* got 'cuda'"):
         DySample(16, backend='cuda')
     monkeypatch.setenv(backends.VARIABLE, 'cuda')
     with pytest.raises(ValueError, match=r"MMDYSAMPLE_BACKEND .* got 'cuda'"):
         DySample(16)
 
 
-def test_the_cpu_is_at_home_in_pytorch(monkeypatch, caplog):
+@pytest.mark.skipif(not backends.HAS_NUMBA, reason='numba is not installed')
+def test_the_cpu_takes_native_code_where_it_can(monkeypatch, caplog):
     monkeypatch.setattr(backends, 'INTERPRETED', True)
+    assert choose_backend('auto', CPU) == 'native'
+    assert choose_backend('auto', CPU.bfloat16()) == 'torch'
+    monkeypatch.setattr(backends, 'HAS_NUMBA', False)
     assert choose_backend('auto', CPU) == 'torch'
-    assert not caplog.records
+    assert not caplog.records  # nothing that the user of a CPU could mend
 
 
 @pytest.mark.parametrize(
@@ -58,6 +67,67 @@ def test_an_explicit_wish_that_cannot_be_met_raises(monkeypatch, tensors, settin
         can_run_triton(*tensors, raise_error=True)
     with pytest.raises(RuntimeError, match=reason):
         choose_backend('triton', *tensors)
+
+
+@pytest.mark.parametrize(
+    ('tensors', 'options', 'reason'),
+    [
+        ((CPU,), {'HAS_NUMBA': False}, 'numba is not installed'),
+        ((CPU, None, CPU.half()), {}, r'torch\.float16'),
+        ((torch.zeros(1, device='meta'),), {}, "'meta'"),
+    ],
+)
+def test_native_code_says_why_it_cannot_run(monkeypatch, tensors, options, reason):
+    for name, value in {'HAS_NUMBA': True, **options}.items():
+        monkeypatch.setattr(backends, name, value)
+    assert not can_run_native(*tensors)
+    with pytest.raises(RuntimeError, match=f"backend 'native' cannot run here: .*{reason}"):
+        choose_backend('native', *tensors)
+
+
+def test_a_numba_that_cannot_be_imported_is_named_once(monkeypatch, caplog):
+    def broken(name):
+        raise ImportError('Numba needs NumPy 2.3 or less')
+
+    monkeypatch.setattr(backends, 'HAS_NUMBA', True)
+    monkeypatch.setattr(backends, '_reported', set())
+    monkeypatch.setattr(backends.importlib, 'import_module', broken)
+    backends._import_numba.cache_clear()
+    try:
+        assert [choose_backend('auto', CPU) for _ in range(3)] == ['torch'] * 3
+        with pytest.raises(RuntimeError, match=r'cannot be imported: Numba needs NumPy'):
+            choose_backend('native', CPU)
+    finally:
+        backends._import_numba.cache_clear()
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ('fault', 'reason'),
+    [
+        (lambda value: value + 0.1, 'AssertionError'),
+        (lambda value: 1 / 0, 'ZeroDivisionError: division by zero'),
+    ],
+)
+def test_kernels_that_fail_their_trial_are_not_taken(monkeypatch, caplog, fault, reason):
+    """A GPU is played by the meta device; the trial computes on the CPU."""
+    monkeypatch.setattr(backends, '_reported', set())
+    monkeypatch.setattr(backends, '_triton_obstacle', lambda tensors: None)
+    calls = []
+
+    def trial(backend, device, dtype):
+        calls.append((backend, device.type, dtype))
+        value = torch.arange(4, dtype=dtype)
+        return [fault(value) if backend == 'triton' and dtype == torch.float16 else value]
+
+    half, single = (torch.zeros(1, device='meta', dtype=d) for d in (torch.half, torch.float))
+    for _ in range(2):
+        assert choose_backend('auto', single, trial=trial) == 'triton'
+        assert choose_backend('auto', half, trial=trial) == 'torch'
+    assert choose_backend('triton', half, trial=trial) == 'triton'  # who asks gets it
+    assert len(calls) == 4  # one per backend and dtype
+    assert len(caplog.records) == 1
+    assert reason in caplog.text
 
 
 def test_the_automatic_choice_falls_back_with_one_line(monkeypatch, caplog):
@@ -94,5 +164,5 @@ def test_modules_take_either_backend_and_agree(device, name, chosen_by, monkeypa
 
 @pytest.mark.parametrize('name', ['carafe', 'a2u', 'fade', 'sapa_b'])
 def test_every_module_refuses_unknown_backends(name):
-    with pytest.raises(ValueError, match=r"backend .*'auto', 'torch', 'triton'.* got 'cuda'"):
+    with pytest.raises(ValueError, match=r"backend .*'native', 'triton'.* got 'cuda'"):
         build_upsampler(dict(type=name, backend='cuda'), 32)

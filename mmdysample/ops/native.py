@@ -1,0 +1,141 @@
+"""What the native CPU kernels share: Numba's options, the cache of compiled code, threads.
+
+This module imports Numba, so it is imported where a kernel is first called, never at the import of
+the package; so is every module that holds kernels. How to write one:
+
+- Decorate it with :func:`kernel`. Its first two arguments are ``start`` and ``stop``: it does the
+  blocks ``start`` to ``stop - 1`` of the work and nothing else. What a block is, is up to the
+  kernel; no two blocks may write one place, so the result is the same for any number of threads.
+- Call it by ``run(kernel, blocks, *arguments)``. That splits the blocks over as many threads as
+  ``torch.get_num_threads()`` says, and none is started for one.
+- Arguments are NumPy arrays (``tensor.numpy()`` of a detached tensor shares its memory) and
+  numbers. Flat arrays and indices of type ``np.uint64`` spare the loop the strides and the test
+  for negative indices: ``np.uint64`` plus a signed integer would be a float, so mix neither.
+- A helper that kernels call is decorated with :func:`kernel` too, and stands in the file of its
+  kernels: Numba compiles anew when that file changes, and does not look into others.
+
+Threads are our own because Numba's are not safe here: its workqueue layer aborts when two Python
+threads call at once, and OpenMP's does not survive a fork after its first use.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import stat
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numba
+import torch
+
+PARTS_PER_THREAD = 4
+"""Pieces that a thread's share is cut into, so that a delayed thread does not hold up the rest."""
+
+# Contraction allows fused multiply-add, reassociation vectorised sums. NaN and infinity keep their
+# meaning, which Numba's fastmath=True would take away.
+_OPTIONS = dict(
+    nogil=True, error_model='numpy', boundscheck=False, fastmath={'contract', 'reassoc', 'nsz'}
+)
+
+_lock = threading.Lock()
+_pool: ThreadPoolExecutor | None = None
+_pool_size = 0
+
+
+def kernel(function: Callable) -> Callable:
+    """Compile a function at its first call, and keep the machine code on disk for later processes.
+
+    Numba keeps it beside the source file, or in the user's cache folder where that cannot be
+    written, or in ``NUMBA_CACHE_DIR`` where that is set. If none of them can be written, a folder
+    of this user's below the system's temporary one serves; if that fails too, every process
+    compiles for itself.
+
+    Args:
+        function (Callable): What Numba's ``njit`` takes.
+
+    Returns:
+        Callable: The compiled function.
+    """
+    try:
+        return numba.njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # no folder can be written
+        folder = _private_folder()
+    if folder is None:
+        return numba.njit(**_OPTIONS)(function)
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(folder)  # read while the decorator runs
+    try:
+        return numba.njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:
+        return numba.njit(**_OPTIONS)(function)
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def run(function: Callable, blocks: int, *arguments, least: int = 1) -> None:
+    """Call ``function(start, stop, *arguments)`` until all blocks are done.
+
+    Args:
+        function (Callable): A :func:`kernel`.
+        blocks (int): How many there are.
+        *arguments: What else the kernel takes.
+        least (int): Blocks that are worth a thread of their own. Defaults to 1.
+    """
+    threads = min(torch.get_num_threads(), blocks // max(least, 1))
+    if threads <= 1:
+        if blocks:
+            function(0, blocks, *arguments)
+        return
+    parts = min(blocks, threads * PARTS_PER_THREAD)
+    bounds = [blocks * part // parts for part in range(parts + 1)]
+    counter = itertools.count()
+
+    def work() -> None:
+        while (part := next(counter)) < parts:
+            function(bounds[part], bounds[part + 1], *arguments)
+
+    others = [_executor(threads - 1).submit(work) for _ in range(threads - 1)]
+    try:
+        work()
+    finally:
+        for other in others:
+            other.cancel()  # one that has not begun has nothing left to do
+    for other in others:
+        if not other.cancelled():
+            other.result()
+
+
+def _executor(workers: int) -> ThreadPoolExecutor:
+    """The threads of this process, at least so many; idle ones cost nothing but their stack."""
+    global _pool, _pool_size
+    with _lock:
+        if _pool is None or _pool_size < workers:
+            # The smaller one may be in use; its threads end when nobody refers to it any more.
+            _pool = ThreadPoolExecutor(workers, thread_name_prefix='mmdysample')
+            _pool_size = workers
+        return _pool
+
+
+def _forget_threads() -> None:
+    """In a forked child: its copy of the pool has no threads, and its lock may be held."""
+    global _lock, _pool, _pool_size
+    _lock, _pool, _pool_size = threading.Lock(), None, 0
+
+
+os.register_at_fork(after_in_child=_forget_threads)
+
+
+def _private_folder() -> Path | None:
+    """A folder that this user alone can write: cached code is executed. None if there is none."""
+    folder = Path(tempfile.gettempdir()) / f'mmdysample-numba-{os.getuid()}'
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return None
+    private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
+    return folder if private and found.st_uid == os.getuid() else None
