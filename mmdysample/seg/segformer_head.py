@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from mmseg.models.decode_heads import SegformerHead
 from mmseg.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdysample.hosts.pyramid import PyramidUpsample, UpsampleCfg
+
+PROJECTIONS = ('conv', 'linear')
 
 
 @MODELS.register_module()
@@ -21,7 +23,7 @@ class UpsampleSegformerHead(SegformerHead):
     six for the usual four levels, in the order 1/32 (three), 1/16 (two), 1/8 (one). A guided
     upsampler gets the projected feature of the next finer level at each step. With ``bilinear``
     the head equals the stock one to the last bit; its other parameters carry the stock names, so
-    published checkpoints load with only ``upsample_modules`` missing.
+    checkpoints of mmseg load with only ``upsample_modules`` missing.
 
     Args:
         upsample_cfg (str or dict, optional): An upsampler by ``type``, as for
@@ -32,11 +34,16 @@ class UpsampleSegformerHead(SegformerHead):
             for all others.
         interpolate_mode (str, optional): The stock head's option, short for
             ``upsample_cfg=dict(mode=interpolate_mode)``. Defaults to None.
+        projection (str): What brings a level to the head's width: ``'conv'``, mmseg's 1x1
+            convolution with normalisation and ReLU, or ``'linear'``, the bare linear layer of
+            SegFormer (arXiv 2105.15203, Eq. 4), with which the published comparisons of
+            upsamplers were trained. Checkpoints of mmseg need ``'conv'``. Defaults to ``'conv'``.
         **kwargs: Arguments of the stock head.
 
     Raises:
         TypeError: If ``upsample_cfg`` has unknown keys.
-        ValueError: If it names an unknown upsampler, or ``interpolate_mode`` is given beside it.
+        ValueError: If it names an unknown upsampler, ``interpolate_mode`` is given beside it, or
+            ``projection`` is unknown.
     """
 
     def __init__(
@@ -44,8 +51,11 @@ class UpsampleSegformerHead(SegformerHead):
         upsample_cfg: UpsampleCfg | None = None,
         cascade: bool | None = None,
         interpolate_mode: str | None = None,
+        projection: str = 'conv',
         **kwargs: Any,
     ) -> None:
+        if projection not in PROJECTIONS:
+            raise ValueError(f'projection must be one of {PROJECTIONS}, got {projection!r}')
         if interpolate_mode is None:
             super().__init__(**kwargs)
             upsample_cfg = dict(type='dysample') if upsample_cfg is None else upsample_cfg
@@ -56,6 +66,11 @@ class UpsampleSegformerHead(SegformerHead):
             raise ValueError(
                 f'interpolate_mode={interpolate_mode!r} contradicts upsample_cfg={upsample_cfg!r}: '
                 'give one of them'
+            )
+        if projection == 'linear':
+            # A linear layer on the channels of each pixel is a 1x1 convolution.
+            self.convs = nn.ModuleList(
+                nn.Conv2d(channels, self.channels, 1) for channels in self.in_channels
             )
         self.upsample_modules = PyramidUpsample(
             upsample_cfg,

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from mmdysample.ops.checks import check_positive
 from mmdysample.upsamplers.base import Upsampler, register_upsampler
 
+INITS = ('xavier', 'pytorch')
+
 
 @register_upsampler('pixel_shuffle')
 class PixelShuffle(Upsampler):
@@ -19,15 +21,26 @@ class PixelShuffle(Upsampler):
         in_channels (int): Channels ``C``.
         scale_factor (int): The factor ``s``. Defaults to 2.
         upsample_kernel (int): Side of the convolution, odd. Defaults to 3.
+        init (str): How weights are drawn: ``'xavier'``, MMCV's uniform scheme, or ``'pytorch'``,
+            the default of ``nn.Conv2d``, which the published segmentation code keeps.
+            Defaults to ``'xavier'``.
 
     Raises:
-        ValueError: If ``upsample_kernel`` is not odd and positive.
+        ValueError: If ``upsample_kernel`` is not odd and positive, or ``init`` is unknown.
     """
 
     def __init__(
-        self, in_channels: int, scale_factor: int = 2, *, upsample_kernel: int = 3
+        self,
+        in_channels: int,
+        scale_factor: int = 2,
+        *,
+        upsample_kernel: int = 3,
+        init: str = 'xavier',
     ) -> None:
         super().__init__(in_channels, scale_factor)
+        if init not in INITS:
+            raise ValueError(f'init must be one of {INITS}, got {init!r}')
+        self.init = init
         check_positive('upsample_kernel', upsample_kernel, odd=True)
         self.upsample_conv = nn.Conv2d(
             in_channels,
@@ -38,7 +51,10 @@ class PixelShuffle(Upsampler):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Xavier-uniform weights and zero biases."""
+        """Xavier-uniform weights and zero biases, or PyTorch's default."""
+        if self.init == 'pytorch':
+            self.upsample_conv.reset_parameters()
+            return
         nn.init.xavier_uniform_(self.upsample_conv.weight)
         nn.init.zeros_(self.upsample_conv.bias)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
@@ -129,6 +130,67 @@ def test_segformer_interpolate_mode_keeps_its_meaning():
     assert torch.equal(ours(inputs), stock(inputs))
     with pytest.raises(ValueError, match='interpolate_mode'):
         build(UpsampleSegformerHead, 'segformer', interpolate_mode='bicubic', upsample_cfg='carafe')
+
+
+def published_segformer_head(inputs, weights):
+    """SegFormer's decoder as its paper writes it (arXiv 2105.15203, Eq. 4), in float64.
+
+    A linear layer on each level, bilinear resizes to the finest, one linear layer with batch norm
+    and ReLU on their concatenation, a linear classifier. The levels are concatenated coarsest
+    first there and finest first here.
+    """
+    target = inputs[0].shape[-2:]
+    levels = []
+    for i, x in enumerate(inputs):
+        weight, bias = weights[f'convs.{i}.weight'].flatten(1), weights[f'convs.{i}.bias']
+        tokens = x.flatten(2).transpose(1, 2) @ weight.T + bias
+        level = tokens.transpose(1, 2).unflatten(2, x.shape[-2:])
+        levels.insert(0, F.interpolate(level, target, mode='bilinear', align_corners=False))
+    fuse = weights['fusion_conv.conv.weight'].flatten(1)
+    fuse = torch.cat(fuse.chunk(len(inputs), dim=1)[::-1], dim=1)
+    fused = torch.einsum('oc,nchw->nohw', fuse, torch.cat(levels, dim=1))
+    mean, var, gamma, beta = (
+        weights[f'fusion_conv.bn.{name}'][:, None, None]
+        for name in ('running_mean', 'running_var', 'weight', 'bias')
+    )
+    fused = (gamma * (fused - mean) / (var + 1e-5).sqrt() + beta).relu()
+    scores = torch.einsum('oc,nchw->nohw', weights['conv_seg.weight'].flatten(1), fused)
+    return scores + weights['conv_seg.bias'][:, None, None]
+
+
+@pytest.mark.parametrize('size', SIZES.values(), ids=SIZES)
+def test_linear_projection_is_the_published_segformer_head(size):
+    """At the widths of SegFormer-B1; the oracle knows nothing of mmseg."""
+    channels = [64, 128, 320, 512]
+    options = dict(OPTIONS, in_channels=channels, channels=256, num_classes=150)
+    options['norm_cfg'] = dict(type='BN')
+    head = UpsampleSegformerHead(projection='linear', upsample_cfg='bilinear', **options)
+    head.init_weights()
+    norm = head.fusion_conv.bn
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    head = head.double().eval()
+    inputs = [
+        torch.randn(2, c, *x.shape[-2:], dtype=torch.float64)
+        for c, x in zip(channels, pyramid(size), strict=True)
+    ]
+    expected = published_segformer_head(inputs, head.state_dict())
+    torch.testing.assert_close(head(inputs), expected, rtol=0, atol=1e-6)
+    stock = UpsampleSegformerHead(upsample_cfg='bilinear', **options).double().eval()
+    stock.load_state_dict(head.state_dict(), strict=False)
+    assert not torch.allclose(stock(inputs), expected, atol=1e-3)
+
+
+def test_linear_projection_starts_as_a_linear_layer():
+    """``nn.Linear`` draws weights and biases within ``1 / sqrt(fan-in)``."""
+    head = build(UpsampleSegformerHead, 'segformer', projection='linear', init_cfg=None)
+    for conv, channels in zip(head.convs, CHANNELS, strict=True):
+        for parameter in conv.parameters():
+            assert 0 < parameter.abs().max() <= channels**-0.5
+    with pytest.raises(ValueError, match=r"projection must be one of .*, got 'mlp'"):
+        build(UpsampleSegformerHead, 'segformer', projection='mlp')
 
 
 def test_segformer_cascade_order_and_guides(reports):

@@ -63,3 +63,33 @@ def test_count_at_256_channels():
     first, last = 256 * 512 * 16, 512 * 4
     assert sum(p.numel() for p in up.parameters()) == first + 2 * 512 + last == 2_100_224
     assert up.macs(5, 7) == (first + last + 4 * 256) * 5 * 7
+
+
+@pytest.mark.parametrize('use_context', [False, True])
+@pytest.mark.parametrize('use_nonlinear', [False, True])
+def test_depthwise_block_predicts_a_map_for_each_channel(use_context, use_nonlinear):
+    """Network k gives the index of the output pixels (2i + k // 2, 2j + k % 2)."""
+    options = dict(use_context=use_context, use_nonlinear=use_nonlinear)
+    up = build(block='depthwise', **options).eval()
+    x, guide = torch.randn(2, 12, 3, 4), torch.randn(2, 16, 6, 8)
+    out = up(x, guide)
+    for k in range(4):
+        index = getattr(up, f'indexnet{k + 1}')(guide).sigmoid()
+        assert index.shape == x.shape
+        torch.testing.assert_close(out[..., k // 2 :: 2, k % 2 :: 2], index * x)
+
+
+def test_depthwise_block_of_the_published_log():
+    up = build_upsampler(
+        dict(type='indexnet', block='depthwise', use_nonlinear=False, use_context=False), 256
+    )
+    names = {f'indexnet{k}.0.weight': (256, 256, 2, 2) for k in range(1, 5)}
+    assert {name: tuple(p.shape) for name, p in up.named_parameters()} == names
+    count = sum(p.numel() for p in up.parameters())
+    assert count == 4 * 256 * 256 * 4 and round(6 * count / 1e6, 2) == 6.29
+    assert up.macs(5, 7) == (count + 4 * 256) * 5 * 7
+
+
+def test_unknown_block_is_refused():
+    with pytest.raises(ValueError, match=r"block must be one of .*, got 'm2o'"):
+        build(block='m2o')

@@ -35,6 +35,15 @@ def test_starts_xavier_uniform():
     assert not up.upsample_conv.bias.any()
 
 
+def test_can_start_as_pytorch_draws_it():
+    up = build_upsampler(dict(type='pixel_shuffle', init='pytorch'), 32)
+    bound = 1 / math.sqrt(9 * 32)
+    for parameter in up.parameters():
+        assert 0.9 * bound < parameter.abs().max() <= bound
+    with pytest.raises(ValueError, match=r"init must be one of .*, got 'zeros'"):
+        build_upsampler(dict(type='pixel_shuffle', init='zeros'), 32)
+
+
 @pytest.mark.parametrize('kernel', [0, 2, '3'])
 def test_refuses_even_kernels(kernel):
     with pytest.raises(ValueError, match='upsample_kernel must be a positive odd integer, got'):
