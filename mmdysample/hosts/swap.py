@@ -1,13 +1,14 @@
 """Swapping the upsampling inside a module whose forward calls ``F.interpolate``.
 
-Many hosts resize inline, or share one parameter-free ``nn.Upsample`` among all their levels, where
-a learned upsampler needs weights of its own per level. Nothing of such a host is rewritten here:
-its calls of ``F.interpolate`` (``nn.Upsample`` makes them too) are found by running it once, and
-in each later forward the k-th call goes to the upsampler made for it.
+Many necks and heads resize inline, or share one parameter-free ``nn.Upsample`` among all their
+levels, where a learned upsampler needs weights of its own per level. Nothing of such a module is
+rewritten here. Its calls of ``F.interpolate`` (``nn.Upsample`` makes them too) are found by running
+it once, and in each later forward the k-th call goes to the upsampler made for it.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from mmengine.model import ModuleList
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mmdysample.upsamplers import build_upsampler
+from mmdysample.upsamplers import Upsampler, build_upsampler
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,11 @@ class UpsampleCall:
     """One call of ``F.interpolate`` during a forward.
 
     Attributes:
-        name (str): Qualified name of the module that makes the call; '' is the host itself.
+        name (str): Qualified name of the module that makes the call; '' is the whole module.
         channels (int): Channels of the feature.
         scale_factor (int or None): Output over input resolution; None where it isn't the same
             integer for height and width, so that no upsampler can take over.
-        mode (str): How the host interpolates.
+        mode (str): How the module interpolates.
     """
 
     name: str
@@ -40,28 +42,39 @@ class UpsampleCall:
     scale_factor: int | None
     mode: str
 
+    @property
+    def where(self) -> str:
+        """The call in words, for messages."""
+        return f'the F.interpolate in {self.name or "the module itself"!r}'
+
 
 class SwapUpsampleMixin:
-    """Sends the interpolations of a host to its ``upsample_modules``.
+    """Sends the interpolations of a module to its ``upsample_modules``.
 
-    Put it before the host class and call :func:`swap_upsample` at the end of the constructor, or
-    let :func:`swap_upsample` add it to an existing module. Checkpoints of the host keep fitting:
-    its own parameter names stay as they are.
+    Put it before the class of the module and call :func:`swap_upsample` at the end of the
+    constructor, or let :func:`swap_upsample` add it to an existing module. Checkpoints of the
+    stock module keep fitting: its own parameter names stay as they are.
     """
 
     upsample_modules: ModuleList
     """One upsampler per swapped call, in the order of the calls."""
 
+    upsample_calls: list[UpsampleCall]
+    """All calls of a forward, as the example made them."""
+
     upsample_order: list[int | None]
-    """For each call of a forward, the index of its upsampler, or None where it isn't swapped."""
+    """For each of these calls the index of its upsampler, or None where it isn't swapped."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the host with its interpolations redirected; arguments and result are the host's.
+        """Run the module with its interpolations redirected; arguments and result are its own.
 
         Raises:
-            RuntimeError: If the host calls ``F.interpolate`` more or less often than before.
+            RuntimeError: If the module calls ``F.interpolate`` more or less often than with the
+                example, or inside ``torch.utils.checkpoint`` while gradients are recorded.
+            ValueError: If a call asks for another factor than with the example.
         """
         made = 0
+        with_gradients = torch.is_grad_enabled()
 
         def redirect(
             x: Tensor, size: Any = None, scale_factor: Any = None, *args: Any, **kwargs: Any
@@ -69,11 +82,17 @@ class SwapUpsampleMixin:
             nonlocal made
             if made == len(self.upsample_order):
                 raise RuntimeError(self._count_message('more'))
-            index = self.upsample_order[made]
+            call, index = self.upsample_calls[made], self.upsample_order[made]
             made += 1
             if index is None:
                 return F.interpolate(x, size, scale_factor, *args, **kwargs)
-            return self.upsample_modules[index](x, size=_as_pair(size))
+            if with_gradients and not torch.compiler.is_compiling():
+                _refuse_checkpointing(call, SwapUpsampleMixin.forward)
+            upsampler = self.upsample_modules[index]
+            size = _check_request(call, upsampler, x, size, scale_factor)
+            # Where swapped modules are nested, the outer one must not see how this one upsamples.
+            with torch._C.DisableTorchFunction():
+                return upsampler(x, size=size)
 
         with _InterpolateHandler(redirect):
             output = super().forward(*args, **kwargs)
@@ -109,9 +128,9 @@ def swap_upsample(
         swap_upsample(detector.neck, dict(type='dysample'), levels)
 
     Args:
-        module (nn.Module): The host. It is changed in place: its class becomes a subclass of the
-            one it had, so the object can be copied and its weights saved, but it isn't pickled
-            whole.
+        module (nn.Module): A neck, a head or another module. It is changed in place: its class
+            becomes a subclass of the one it had, so the object can be copied and its weights
+            saved, but it isn't pickled whole.
         upsample_cfg (str or dict): As for :func:`mmdysample.build_upsampler`; guided types
             excepted, because a call of ``F.interpolate`` doesn't show the finer feature.
         *example_inputs: What forward takes, of sizes that make all levels whole multiples.
@@ -154,9 +173,10 @@ def swap_upsample(
             f'scale_factor={scale_factor!r}; its calls are {calls}'
         )
     if not isinstance(module, SwapUpsampleMixin):
-        host = type(module)
-        module.__class__ = type(f'Upsample{host.__name__}', (SwapUpsampleMixin, host), {})
+        stock = type(module)
+        module.__class__ = type(f'Upsample{stock.__name__}', (SwapUpsampleMixin, stock), {})
     module.upsample_modules = modules
+    module.upsample_calls = calls
     module.upsample_order = order
     return module
 
@@ -179,7 +199,7 @@ def find_upsampling(module: nn.Module, *example_inputs: Any) -> list[UpsampleCal
         calls.append(UpsampleCall(running[-1], x.shape[1], _integer_ratio(x, output), mode))
         return output
 
-    # A swapped module is run as the host that it was.
+    # A swapped module is run as the module that it was.
     swapped = isinstance(module, SwapUpsampleMixin)
     forward = super(SwapUpsampleMixin, module).forward if swapped else module.forward
     handler = _InterpolateHandler(record)
@@ -255,11 +275,49 @@ def _evaluation(module: nn.Module) -> Iterator[None]:
 
 
 def _integer_ratio(x: Tensor, output: Tensor) -> int | None:
-    height, width = (out / given for out, given in zip(output.shape[2:], x.shape[2:], strict=True))
-    return int(height) if height == width == int(height) >= 2 else None
+    ratios = {out / given for out, given in zip(output.shape[2:], x.shape[2:], strict=True)}
+    ratio = ratios.pop()
+    whole = x.dim() == 4 and not ratios and ratio == int(ratio) >= 2
+    return int(ratio) if whole else None
 
 
-def _as_pair(size: Any) -> tuple[int, int] | None:
+def _refuse_checkpointing(call: UpsampleCall, forward: Callable) -> None:
+    """Raise if a checkpointed function, called since ``forward``, makes the call.
+
+    Its recomputation in the backward pass happens after ``forward``, so nothing redirects the
+    call there: the gradients would be those of the stock interpolation.
+    """
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code is not forward.__code__:
+        if frame.f_code.co_filename == torch.utils.checkpoint.__file__:
+            raise RuntimeError(
+                f'{call.where} is called inside torch.utils.checkpoint (with_cp=True?), where '
+                'the backward pass would not find its upsampler: turn that off, or checkpoint '
+                'the swapped module as a whole'
+            )
+        frame = frame.f_back
+
+
+def _check_request(
+    call: UpsampleCall, upsampler: Upsampler, x: Tensor, size: Any, scale_factor: Any
+) -> tuple[int, int] | None:
+    """The ``size`` for an upsampler, if the call asks for the factor that it has."""
     if size is None:
+        factors = _as_pair(scale_factor)
+        if any(factor != call.scale_factor for factor in factors):
+            raise ValueError(
+                f'{call.where} was swapped for scale_factor={call.scale_factor}, '
+                f'but asks for scale_factor={scale_factor}'
+            )
         return None
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+    try:
+        return upsampler.output_size(x, _as_pair(size))
+    except ValueError as error:
+        raise ValueError(
+            f'{call.where} was swapped for scale_factor={call.scale_factor}, but asks for '
+            f'size={_as_pair(size)} of a feature of {tuple(x.shape[-2:])}: {error}'
+        ) from None
+
+
+def _as_pair(value: Any) -> tuple[Any, Any]:
+    return (value[0], value[1]) if isinstance(value, Sequence) else (value, value)

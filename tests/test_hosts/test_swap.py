@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from mmdysample import DySample
 
@@ -153,6 +155,114 @@ def test_calls_are_counted():
         host(X)
 
 
+class Asks(nn.Module):
+    """Asks for what a test puts into ``request``."""
+
+    request = dict(scale_factor=2)
+
+    def forward(self, x):
+        return F.interpolate(x, **self.request)
+
+
+class Inner(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stage = Asks()
+
+    def forward(self, x):
+        return self.stage(x)
+
+
+@pytest.mark.parametrize('upsampler', ['dysample', 'deconv', 'nearest'])
+@pytest.mark.parametrize('factor', [4, 0.5, 3.0, (2, 4)])
+def test_another_factor_is_refused_by_the_name_of_the_call(upsampler, factor):
+    host = swap_upsample(Inner(), upsampler, X)
+    assert host(torch.randn(3, 16, 5, 7)).shape == (3, 16, 10, 14)  # batch and size are free
+    host.stage.request = dict(scale_factor=factor)
+    with pytest.raises(ValueError, match=r"in 'stage' .* scale_factor=2, but asks for .*=\(?\d"):
+        host(X)
+
+
+@pytest.mark.parametrize('size', [(16, 16), (2, 2), (8, 9), 16])
+def test_a_size_out_of_reach_is_refused_by_the_name_of_the_call(size):
+    host = swap_upsample(Inner(), 'dysample', X)
+    host.stage.request = dict(size=(7, 8))
+    assert host(X).shape == (1, 16, 7, 8)
+    host.stage.request = dict(size=size)
+    pair = size if isinstance(size, tuple) else (size, size)
+    expected = f"in 'stage' was swapped for scale_factor=2, but asks for size={pair}"
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        host(X)
+    stretched = swap_upsample(Inner(), 'nearest', X)
+    stretched.stage.request = dict(size=size)  # an interpolation reaches any size, as before
+    assert stretched(X).shape[-2:] == pair
+
+
+class Checkpointed(nn.Module):
+    """Recomputes a function that interpolates."""
+
+    def __init__(self, reentrant):
+        super().__init__()
+        self.conv = nn.Conv2d(16, 16, 1)
+        self.reentrant = reentrant
+        self.with_cp = True
+
+    def forward(self, x):
+        def inner(x):
+            return F.interpolate(self.conv(x), scale_factor=2)
+
+        if not (self.with_cp and x.requires_grad):
+            return inner(x)
+        return checkpoint(inner, x, use_reentrant=self.reentrant)
+
+
+@pytest.mark.parametrize('reentrant', [False, True])
+def test_checkpointing_inside_the_module_is_refused(reentrant):
+    """Recomputation would bypass the upsampler: wrong gradients with the reentrant kind."""
+    host = swap_upsample(Checkpointed(reentrant), 'dysample', X)
+    x = torch.randn(1, 16, 4, 4, requires_grad=True)
+    with pytest.raises(RuntimeError, match=r"in 'the module itself' .*with_cp=True"):
+        host(x)
+    with torch.no_grad():
+        assert host(x).shape == (1, 16, 8, 8)
+    host.with_cp = False
+    host(x).sum().backward()
+
+
+@pytest.mark.parametrize('reentrant', [False, True])
+def test_checkpointing_the_whole_module_keeps_the_gradients(reentrant):
+    host = swap_upsample(Shared(), dict(type='dysample', groups=2), X).eval()
+    x = torch.randn(1, 16, 4, 4, requires_grad=True)
+    gradients = []
+    for run in (host, lambda x: checkpoint(host, x, use_reentrant=reentrant)):
+        host.zero_grad()
+        x.grad = None
+        run(x).square().sum().backward()
+        gradients.append([x.grad, *(p.grad for p in host.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize('inner', ['nearest', 'bilinear', 'dysample'])
+def test_an_outer_swap_leaves_the_upsamplers_of_an_inner_one_alone(inner):
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.neck = Inner()
+
+        def forward(self, x):
+            return F.interpolate(self.neck(x), scale_factor=4, mode='bilinear')
+
+    host = Outer().eval()
+    swap_upsample(host.neck, inner, X)
+    assert [call.name for call in find_upsampling(host, X)] == ['']
+    before = host(X.normal_())
+    neck = host.neck(X)
+    swap_upsample(host, 'bilinear', X)
+    assert [up.scale_factor for up in host.upsample_modules] == [4]
+    assert torch.equal(host(X), before)
+    assert torch.equal(host.neck(X), neck)
+
+
 def test_refusals():
     with pytest.raises(ValueError, match=r"no upsampling with name='\*'.*scale_factor=None"):
         swap_upsample(Resizes(), 'dysample', torch.zeros(1, 4, 8, 8))
@@ -177,6 +287,13 @@ def test_guided_upsamplers_are_refused():
     with pytest.raises(ValueError, match='Guided, which is guided'):
         swap_upsample(host, dict(type=Guided), X)
     assert type(host) is Shared and not hasattr(host, 'upsample_modules')
+
+
+def test_a_swapped_module_compiles_without_a_break():
+    torch.compiler.reset()
+    host = swap_upsample(Shared(), 'dysample', X).eval()
+    compiled = torch.compile(host, backend='eager', fullgraph=True)
+    torch.testing.assert_close(compiled(X + 1), host(X + 1))
 
 
 def test_example_pyramid():
