@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,10 +70,13 @@ class BenchmarkDepthMetric(DepthMetric):
             ``'garg_crop'``, Garg's for KITTI; None for the whole map. Defaults to None.
         min_depth_eval (float): Lower bound of the true depth in metres. Defaults to 1e-3.
         max_depth_eval (float): Upper bound. Defaults to 10.
+        depth_metrics (Sequence[str], optional): The numbers to report, of those that
+            :func:`depth_errors` computes. Defaults to None, all nine.
         **kwargs: Further arguments of mmseg's metric.
 
     Raises:
-        ValueError: If ``crop_type`` is unknown.
+        ValueError: If ``crop_type`` or one of ``depth_metrics`` is unknown.
+        TypeError: If ``depth_metrics`` is a string.
     """
 
     def __init__(
@@ -80,15 +84,26 @@ class BenchmarkDepthMetric(DepthMetric):
         crop_type: str | None = None,
         min_depth_eval: float = 1e-3,
         max_depth_eval: float = 10.0,
+        depth_metrics: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         if crop_type is not None and crop_type not in CROPS:
             raise ValueError(f'crop_type must be None or one of {list(CROPS)}, got {crop_type!r}')
+        if isinstance(depth_metrics, str):
+            raise TypeError(f'depth_metrics must be a list of names, got {depth_metrics!r}')
+        unknown = sorted(set(depth_metrics or ()) - set(self.METRICS))
+        if unknown:
+            raise ValueError(f'depth_metrics must be of {list(self.METRICS)}, got {unknown}')
         super().__init__(min_depth_eval=min_depth_eval, max_depth_eval=max_depth_eval, **kwargs)
         self.crop_type = crop_type
+        # mmseg's own check of the names raises a TypeError for every list.
+        self.metrics = self.METRICS if depth_metrics is None else tuple(depth_metrics)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Evaluate a batch.
+
+        Every image leaves a row, because distributed evaluation counts them: the sampler repeats
+        images until all ranks have as many, and that many rows are cut off in the end.
 
         Args:
             data_batch (Any): Not read.
@@ -98,7 +113,7 @@ class BenchmarkDepthMetric(DepthMetric):
         done = len(self.results)
         super().process(data_batch, data_samples)
         pairs = self.results[done:]
-        self.results[done:] = [depth_errors(*pair) for pair in pairs if len(pair[0])]
+        self.results[done:] = [depth_errors(*pair) if len(pair[0]) else None for pair in pairs]
 
     def _get_eval_mask(self, gt_depth: Tensor) -> Tensor:
         mask = (gt_depth > self.min_depth_eval) & (gt_depth < self.max_depth_eval)
@@ -108,11 +123,12 @@ class BenchmarkDepthMetric(DepthMetric):
         inside[CROPS[self.crop_type](*gt_depth.shape)] = True
         return mask & inside
 
-    def compute_metrics(self, results: list[dict[str, float]]) -> dict[str, float]:
+    def compute_metrics(self, results: list[dict[str, float] | None]) -> dict[str, float]:
         """Average over images.
 
         Args:
-            results (list[dict[str, float]]): The numbers of each image.
+            results (list[dict[str, float] or None]): The numbers of each image; None for an image
+                without a valid pixel, which does not count.
 
         Returns:
             dict[str, float]: The chosen metrics; NaN if no image had a valid pixel. Nothing with
@@ -120,7 +136,8 @@ class BenchmarkDepthMetric(DepthMetric):
         """
         if self.format_only:
             return super().compute_metrics(results)
-        count = len(results) or float('nan')
+        results = [row for row in results if row is not None]
+        count = len(results) or math.nan
         metrics = {name: sum(r[name] for r in results) / count for name in self.metrics}
         table = PrettyTable()
         for name, value in metrics.items():

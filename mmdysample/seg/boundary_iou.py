@@ -91,22 +91,24 @@ def boundary_areas(
         the label's.
 
     Raises:
-        ValueError: If the two maps differ in shape or hold other values than classes.
+        ValueError: If the two maps differ in shape, are empty or hold other values than classes.
     """
-    if prediction.shape != label.shape or label.ndim != 2:
+    if prediction.shape != label.shape or label.ndim != 2 or not label.numel():
         raise ValueError(
-            'prediction and label must be two (H, W) maps of one shape, '
+            'prediction and label must be two (H, W) maps of one shape, with pixels, '
             f'got {tuple(prediction.shape)} and {tuple(label.shape)}'
         )
     ignored = label == ignore_index
-    maps = torch.stack([m.to(torch.int16) for m in (prediction, label)])  # fast to compare
-    low, high = maps.masked_fill(ignored, 0).aminmax()
-    if low < 0 or high >= num_classes:
-        raise ValueError(
-            f'classes must be 0..{num_classes - 1} or ignore_index={ignore_index}, '
-            f'got values from {int(low)} to {int(high)}'
-        )
+    for name, values in (('prediction', prediction), ('label', label)):
+        low, high = values.masked_fill(ignored, 0).aminmax()
+        if low < 0 or high >= num_classes:
+            raise ValueError(
+                f'{name} must hold classes 0..{num_classes - 1} or, in label, '
+                f'ignore_index={ignore_index}, got values from {int(low)} to {int(high)}'
+            )
     nothing = num_classes
+    # 16 bits are fast to compare, and hold the classes now that they are known to be in range.
+    maps = torch.stack([m.to(torch.int16) for m in (prediction, label)])
     maps.masked_fill_(ignored, nothing)
     band = boundary_band(maps, boundary_distance(label.shape, dilation_ratio))
     maps.masked_fill_(~band, nothing)

@@ -156,6 +156,33 @@ def test_mean_is_over_images_and_skips_those_without_depth():
     assert found == pytest.approx({k: np.mean([w[k] for w in wanted]) for k in wanted[0]}, rel=1e-5)
 
 
+def test_images_that_the_sampler_repeats_do_not_count():
+    """The evaluator keeps the first five rows: an image without depth must have one."""
+    whole = torch.full((1, 4, 4), 2.0)
+    truths = [whole, whole * 0, whole, whole, whole]
+    gaps = [0.1, 0.5, 0.2, 0.2, 0.4]
+    pairs = [(truth, whole * (1 + gap)) for truth, gap in zip(truths, gaps, strict=True)]
+    metric = BenchmarkDepthMetric(depth_metrics=['abs_rel'])
+    for pair in [*pairs, pairs[0]]:
+        metric.process({}, [sample(*pair)])
+    assert metric.evaluate(size=5) == pytest.approx({'abs_rel': (0.1 + 0.2 + 0.2 + 0.4) / 4})
+
+
+@pytest.mark.parametrize('names', [['rmse'], ('d1', 'silog')])
+def test_metrics_are_chosen_by_name(names):
+    prediction, truth = maps(invalid_share=0)
+    everything = evaluate(BenchmarkDepthMetric(), (truth[0], prediction[0]))
+    found = evaluate(BenchmarkDepthMetric(depth_metrics=names), (truth[0], prediction[0]))
+    assert len(everything) == 9
+    assert found == {name: everything[name] for name in names}
+
+
+def test_a_prediction_that_is_nan_is_not_left_out():
+    ones = torch.ones(1, 4, 4)
+    found = evaluate(BenchmarkDepthMetric(), (ones, ones * math.nan), (ones, ones))
+    assert math.isnan(found['abs_rel'])
+
+
 def test_nothing_to_evaluate_is_nan():
     zeros = torch.zeros(1, 4, 4)
     assert math.isnan(evaluate(BenchmarkDepthMetric(), (zeros, zeros + 1))['abs_rel'])
@@ -193,9 +220,13 @@ def test_only_the_crop_counts(crop_type, size, box):
         assert evaluate(BenchmarkDepthMetric(crop_type=crop_type), (truth, inside))['abs_rel'] > 0
 
 
-def test_metric_refuses_unknown_crops():
+def test_metric_refuses_unknown_names():
     with pytest.raises(ValueError, match="'kb_crop'"):
         BenchmarkDepthMetric(crop_type='kb_crop')
+    with pytest.raises(ValueError, match=r"depth_metrics .*'abs_rel'.* got \['absrel'\]"):
+        BenchmarkDepthMetric(depth_metrics=['absrel', 'd1'])
+    with pytest.raises(TypeError, match="depth_metrics must be a list of names, got 'd1'"):
+        BenchmarkDepthMetric(depth_metrics='d1')
 
 
 def test_predictions_are_written_and_not_evaluated(tmp_path):

@@ -147,8 +147,11 @@ def test_builds_from_a_config_beside_iou_metric():
     [
         (torch.zeros(4, 4), torch.zeros(4, 5), 'one shape'),
         (torch.zeros(1, 4, 4), torch.zeros(1, 4, 4), 'one shape'),
-        (torch.zeros(4, 4), torch.full((4, 4), 3), 'classes must be 0..2'),
-        (torch.full((4, 4), -1), torch.zeros(4, 4), 'classes must be 0..2'),
+        (torch.zeros(0, 4), torch.zeros(0, 4), r'with pixels, got \(0, 4\) and \(0, 4\)'),
+        (torch.zeros(4, 4), torch.full((4, 4), 3), 'label must hold classes 0..2'),
+        (torch.full((4, 4), -1), torch.zeros(4, 4), 'prediction must hold classes 0..2'),
+        (torch.zeros(4, 4), torch.full((4, 4), 65536), 'label .* values from 65536 to 65536'),
+        (torch.full((4, 4), 65537), torch.zeros(4, 4), 'prediction .* values from 65537 to 65537'),
     ],
 )
 def test_bad_maps(prediction, label, message):
