@@ -12,6 +12,13 @@ from torch import Tensor, nn
 from mmdysample.upsamplers import build_upsampler
 
 
+def check_one_batch(inputs: Sequence[Tensor]) -> None:
+    """Raise ValueError unless all levels hold as many images; a sum would broadcast one image."""
+    batches = [len(level) for level in inputs]
+    if len(set(batches)) > 1:
+        raise ValueError(f'the levels of inputs must have one batch size, got {batches}')
+
+
 class UpsampleFPNMixin:
     """Gives a stock FPN's top-down path an upsampler; put it before the FPN class.
 
@@ -63,10 +70,11 @@ class UpsampleFPNMixin:
             tuple[Tensor, ...]: ``num_outs`` maps of ``out_channels`` channels.
 
         Raises:
-            ValueError: If the number of inputs or the size of a level does not fit.
+            ValueError: If the number of inputs, their batch or the size of a level does not fit.
         """
         if len(inputs) != len(self.in_channels):
             raise ValueError(f'expected {len(self.in_channels)} inputs, got {len(inputs)}')
+        check_one_batch(inputs)
         levels = inputs[self.start_level : self.backbone_end_level]
         laterals = [conv(level) for conv, level in zip(self.lateral_convs, levels, strict=True)]
         for i in range(len(laterals) - 1, 0, -1):

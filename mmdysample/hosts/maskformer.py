@@ -9,6 +9,7 @@ from mmdet.models.layers import PixelDecoder
 from mmengine.model import ModuleList
 from torch import Tensor
 
+from mmdysample.hosts.fpn import check_one_batch
 from mmdysample.upsamplers import build_upsampler
 
 
@@ -46,7 +47,11 @@ class UpsamplePixelDecoder(PixelDecoder):
         Returns:
             tuple[Tensor, Tensor]: The mask feature ``(N, out_channels, H_0, W_0)`` and the
             coarsest of ``feats``, the memory of the transformer.
+
+        Raises:
+            ValueError: If the batch or the size of a level does not fit.
         """
+        check_one_batch(feats)
         y = self.last_feat_conv(feats[-1])
         for i in range(self.num_inputs - 2, -1, -1):
             finer = self.lateral_convs[i](feats[i])

@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.model import ModuleList
 from torch import Tensor
 
+from mmdysample.hosts.fpn import check_one_batch
 from mmdysample.upsamplers import Interpolate, Upsampler, build_upsampler
 
 UpsampleCfg = str | Mapping[str, Any]
@@ -56,7 +57,7 @@ class PyramidUpsample(ModuleList):
     in one direct resize instead, which is what the stock heads do and what the papers call
     "bilinear"; a cascade of bilinear steps is smoother than one resize.
 
-    The list is mmengine's, so the upsamplers keep their own initialisation in any host.
+    The list is mmengine's, so the upsamplers keep their own initialisation in any network.
 
     Args:
         upsample_cfg (str or dict): As for :func:`mmdysample.build_upsampler`.
@@ -64,7 +65,7 @@ class PyramidUpsample(ModuleList):
         num_levels (int): Number of levels. Defaults to 4.
         cascade (bool, optional): Climb in steps of x2, or go in one step of
             ``x(2 ** level)``. Defaults to None: one step for an interpolation, else a cascade.
-        align_corners (bool, optional): The host's option, for interpolations. Defaults to None.
+        align_corners (bool, optional): The head's option, for interpolations. Defaults to None.
 
     Raises:
         TypeError: If ``upsample_cfg`` has unknown keys.
@@ -104,7 +105,11 @@ class PyramidUpsample(ModuleList):
 
         Returns:
             list[Tensor]: As many maps ``(N, C, H_0, W_0)``, in the same order.
+
+        Raises:
+            ValueError: If the batch or the size of a level does not fit.
         """
+        check_one_batch(levels)
         outs = list(levels)
         upsamplers = iter(self)
         for level in range(len(outs) - 1, 0, -1):

@@ -1,9 +1,10 @@
-"""The interface that every upsampler keeps, and the one door by which hosts build them."""
+"""The interface that every upsampler keeps, and the one function that builds them by name."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,15 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmdysample.ops.checks import check_feature, check_scale_factor, resolve_size
+from mmdysample.ops.checks import check_feature, check_positive, check_scale_factor, resolve_size
 
 
 class Upsampler(nn.Module):
     """A feature upsampler: ``(N, C, H, W)`` to ``(N, C, sH, sW)``, or to ``(N, C, *size)``.
 
-    A host calls ``up(x, guide=finer, size=finer.shape[-2:])`` and never asks what it holds:
-    upsamplers that need no guide ignore it. Subclasses implement :meth:`upsample`, which sees
-    checked input only, and :meth:`init_weights`.
+    A neck or a head calls ``up(x, guide=finer, size=finer.shape[-2:])`` whatever the type of its
+    upsampler: upsamplers that need no guide ignore it. Subclasses implement :meth:`upsample`,
+    which sees checked input only, and :meth:`init_weights`.
 
     Args:
         in_channels (int): Channels ``C`` of the feature to upsample.
@@ -40,18 +41,19 @@ class Upsampler(nn.Module):
         self, in_channels: int, scale_factor: int = 2, *, guide_channels: int | None = None
     ) -> None:
         super().__init__()
-        for name, value in (('in_channels', in_channels), ('guide_channels', guide_channels)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f'{name} must be a positive integer, got {value!r}')
+        check_positive('in_channels', in_channels)
+        if guide_channels is None:
+            guide_channels = in_channels
+        check_positive('guide_channels', guide_channels)
         self.in_channels = in_channels
-        self.guide_channels = in_channels if guide_channels is None else guide_channels
+        self.guide_channels = guide_channels
         self.scale_factor = check_scale_factor(scale_factor)
 
     def init_weights(self) -> None:
         """Fill the parameters as published.
 
-        Constructors call this; mmengine calls it again after a host has initialised its own
-        convolutions, so that the host's scheme never reaches an upsampler.
+        Constructors call this. mmengine calls it again after a neck or a head has initialised its
+        own convolutions, so that their scheme does not stay in an upsampler.
         """
 
     def forward(
@@ -73,16 +75,19 @@ class Upsampler(nn.Module):
 
         Raises:
             ValueError: If a shape does not fit, or a guided upsampler gets no guide.
-            TypeError: If ``x`` is not a floating-point tensor.
+            TypeError: If ``x`` is not a floating-point tensor, or ``size`` not a pair of integers.
         """
         check_feature('x', x, self.in_channels)
+        if size is not None:
+            _check_pair(size)
         size = self.output_size(x, size)
         guide = self._check_guide(x, guide, size) if self.guided else None
         if not torch.jit.is_tracing() and x.shape[0] == 0:
-            # Kernels, and pixel_shuffle in its backward pass, refuse an empty batch. An image of
-            # zeros takes the way of one, and every parameter stays in the graph.
+            # Kernels, and pixel_shuffle in its backward pass, refuse an empty batch. So one image
+            # of zeros is upsampled and dropped, which keeps every parameter in the graph.
             guide = None if guide is None else _append_zeros(guide)
-            return self.upsample(_append_zeros(x), guide, size)[:0]
+            with _frozen_statistics(self):
+                return self.upsample(_append_zeros(x), guide, size)[:0]
         return self.upsample(x, guide, size)
 
     def output_size(self, x: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:
@@ -135,7 +140,8 @@ class Upsampler(nn.Module):
         missing_h = x.shape[-2] * self.scale_factor - size[0]
         missing_w = x.shape[-1] * self.scale_factor - size[1]
         if missing_h or missing_w:
-            # The rows that the cut drops later get the values of their nearest neighbours.
+            # Upsampling needs a guide of the full sH x sW, although the result is cut to ``size``.
+            # The missing rows and columns repeat the last ones of the guide.
             guide = F.pad(guide, (0, missing_w, 0, missing_h), mode='replicate')
         return guide
 
@@ -143,6 +149,37 @@ class Upsampler(nn.Module):
         """Show the geometry in ``print(model)``."""
         guide = f', guide_channels={self.guide_channels}' if self.guided else ''
         return f'{self.in_channels}, scale_factor={self.scale_factor}{guide}'
+
+
+def check_flag(name: str, value: bool) -> None:
+    """Raise TypeError unless ``value`` is a bool: a string from a config would count as True."""
+    if not isinstance(value, bool):
+        raise TypeError(f'{name} must be True or False, got {value!r}')
+
+
+def _check_pair(size: Any) -> None:
+    """Raise unless ``size`` is a pair of integers, or of what tracing has in their place."""
+    numbers = isinstance(size, Sequence) and not isinstance(size, str)
+    if not numbers or any(isinstance(side, float | str | bool) for side in size):
+        raise TypeError(f'size must be two integers (height, width), got {size!r}')
+    if len(size) != 2:
+        raise ValueError(f'size must be (height, width), got {tuple(size)}')
+
+
+@contextmanager
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Let batch norm use its running statistics, and leave them as they are.
+
+    SyncBatchNorm is left out: all ranks must take part in its exchange.
+    """
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    for norm in norms:
+        norm.training = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.training = True
 
 
 def _append_zeros(x: Tensor) -> Tensor:
@@ -220,7 +257,7 @@ def build_upsampler(
     scale_factor: int = 2,
     guide_channels: int | None = None,
 ) -> Upsampler:
-    """Build an upsampler from an ``upsample_cfg``: the only door between hosts and upsamplers.
+    """Build an upsampler from an ``upsample_cfg``, as every neck and head does.
 
     Args:
         cfg (str or dict): A type name, or a dict with ``type`` and the options of that
@@ -235,8 +272,9 @@ def build_upsampler(
         Upsampler: The module, initialised.
 
     Raises:
-        TypeError: If ``cfg`` is neither a name nor a dict, or carries unknown keys.
-        ValueError: If the name is unknown, or ``cfg`` contradicts the host's ``scale_factor``.
+        TypeError: If ``cfg`` is neither a name nor a dict, its ``type`` is neither a name nor a
+            class, or it carries unknown keys.
+        ValueError: If the name is unknown, or ``cfg`` contradicts ``scale_factor``.
     """
     if isinstance(cfg, str):
         cfg = {'type': cfg}
@@ -248,6 +286,10 @@ def build_upsampler(
         name = 'interpolate'
     if inspect.isclass(name) and issubclass(name, Upsampler):
         entry, name = _Entry(name), name.__name__
+    elif name is not None and not isinstance(name, str):
+        raise TypeError(
+            f'type in upsample_cfg must be a name or a subclass of Upsampler, got {name!r}'
+        )
     elif name in _UPSAMPLERS:
         entry = _UPSAMPLERS[name]
     else:
@@ -258,7 +300,7 @@ def build_upsampler(
     given = options.setdefault('scale_factor', scale_factor)
     if given != scale_factor:
         raise ValueError(
-            f'upsample_cfg sets scale_factor={given}, but its host needs {scale_factor}'
+            f'upsample_cfg sets scale_factor={given}, but the network needs {scale_factor} here'
         )
     if guide_channels is not None and entry.cls.guided:
         options.setdefault('guide_channels', guide_channels)

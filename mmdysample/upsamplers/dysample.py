@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from mmdysample.ops.backend import check_backend
 from mmdysample.ops.checks import check_feature
 from mmdysample.ops.dysample import INITS, STYLES, dysample, full_precision
 from mmdysample.ops.dysample.eager import initial_positions, sampling_positions
-from mmdysample.upsamplers.base import Upsampler, register_upsampler
+from mmdysample.upsamplers.base import Upsampler, check_flag, register_upsampler
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,8 @@ class DySample(Upsampler):
             raise ValueError(f'style must be one of {STYLES}, got {style!r}')
         if init not in INITS:
             raise ValueError(f'init must be one of {INITS}, got {init!r}')
-        if not isinstance(groups, int) or groups < 1 or in_channels % groups:
+        whole = isinstance(groups, int) and not isinstance(groups, bool)
+        if not whole or groups < 1 or in_channels % groups:
             raise ValueError(
                 f'groups must be a positive integer that divides in_channels={in_channels}, '
                 f'got {groups!r}'
@@ -97,12 +99,18 @@ class DySample(Upsampler):
                 f'in_channels must be a multiple of scale_factor ** 2 = {scale_factor**2} '
                 f"for style 'pl', got {in_channels}"
             )
+        check_flag('dyscope', dyscope)
+        check_flag('scope_bias', scope_bias)
         if scope_bias and not dyscope:
             raise ValueError(
                 'scope_bias=True needs dyscope=True: a static scope has no convolution'
             )
         if scope_factor is None:
             scope_factor = 0.5 if dyscope else 0.25
+        if isinstance(scope_factor, bool) or not isinstance(scope_factor, int | float):
+            raise TypeError(f'scope_factor must be a number, got {scope_factor!r}')
+        if not math.isfinite(scope_factor):
+            raise ValueError(f'scope_factor must be finite, got {scope_factor!r}')
         self.style = style
         self.groups = groups
         self.dyscope = dyscope
@@ -185,12 +193,12 @@ class DySample(Upsampler):
         outputs = self.scale_factor**2 * height * width
         return outputs * (projected + components + 4 * self.in_channels)
 
-    def _initial_positions(self) -> Tensor:
+    def _initial_positions(self, device: str | None = None) -> Tensor:
         """The published buffer ``(1, 2 * G * s * s, 1, 1)``: channel ``((axis*G+g)*s+i)*s+j``."""
         s = self.scale_factor
-        sub = (torch.arange(s) - (s - 1) / 2) / s
+        sub = (torch.arange(s, device=device) - (s - 1) / 2) / s
         if self.init == 'nearest':
-            sub = torch.zeros(s)
+            sub = torch.zeros_like(sub)
         x, y = sub.expand(s, s), sub[:, None].expand(s, s)
         return torch.stack((x, y))[:, None].expand(2, self.groups, s, s).reshape(1, -1, 1, 1)
 
@@ -207,14 +215,12 @@ class DySample(Upsampler):
             )
         loaded = state_dict.get(f'{prefix}init_pos')
         # Forward computes the positions, so weights made with others must not pass silently.
-        if (
-            loaded is not None
-            and loaded.shape == self.init_pos.shape
-            and not torch.allclose(loaded.float().cpu(), self._initial_positions(), atol=2e-3)
-        ):
-            error_msgs.append(
-                f'{prefix}init_pos holds other initial positions than init={self.init!r}'
-            )
+        if loaded is not None and loaded.shape == self.init_pos.shape and not loaded.is_meta:
+            expected = self._initial_positions(device='cpu')
+            if not torch.allclose(loaded.float().cpu(), expected, atol=2e-3):
+                error_msgs.append(
+                    f'{prefix}init_pos holds other initial positions than init={self.init!r}'
+                )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:

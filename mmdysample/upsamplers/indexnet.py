@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmdysample.upsamplers.base import Upsampler, register_upsampler
+from mmdysample.upsamplers.base import Upsampler, check_flag, register_upsampler
 
 BLOCKS = ('holistic', 'depthwise')
 _DEPTHWISE_NAMES = ('indexnet1', 'indexnet2', 'indexnet3', 'indexnet4')
@@ -37,6 +37,7 @@ class IndexNet(Upsampler):
 
     Raises:
         ValueError: If ``scale_factor`` is not 2 or ``block`` is unknown.
+        TypeError: If a flag is not a bool.
     """
 
     guided = True
@@ -56,6 +57,8 @@ class IndexNet(Upsampler):
             raise ValueError(f'scale_factor must be 2 for IndexNet, got {scale_factor}')
         if block not in BLOCKS:
             raise ValueError(f'block must be one of {BLOCKS}, got {block!r}')
+        check_flag('use_nonlinear', use_nonlinear)
+        check_flag('use_context', use_context)
         self.block = block
         options = dict(nonlinear=use_nonlinear, context=use_context)
         if block == 'holistic':

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmdysample.upsamplers.base import Upsampler, register_upsampler
+from mmdysample.upsamplers.base import Upsampler, check_flag, register_upsampler
 
 
 @register_upsampler('interpolate')
@@ -14,18 +15,20 @@ from mmdysample.upsamplers.base import Upsampler, register_upsampler
 class Interpolate(Upsampler):
     """``torch.nn.functional.interpolate``, with its own meaning of ``size``.
 
-    Unlike the learned upsamplers it *stretches* to ``size`` and reaches any size, so a host with
-    this upsampler equals the stock framework to the last bit.
+    Unlike the learned upsamplers it *stretches* to ``size`` and reaches any size, so a network
+    with this upsampler equals the stock one to the last bit.
 
     Args:
         in_channels (int): Channels of the feature. Any number is accepted in forward.
         scale_factor (int): Used when forward gets no ``size``. Defaults to 2.
         mode (str): ``'nearest'``, ``'bilinear'`` or another 2-D mode of ``F.interpolate``.
             Defaults to ``'nearest'``.
-        align_corners (bool, optional): As in ``F.interpolate``. Defaults to None.
+        align_corners (bool, optional): As in ``F.interpolate``, for the modes ``'bilinear'`` and
+            ``'bicubic'`` only. Defaults to None.
 
     Raises:
-        ValueError: If ``mode`` is not one of those.
+        ValueError: If ``mode`` is not one of those, or has no corners to align.
+        TypeError: If ``align_corners`` is neither a bool nor None.
     """
 
     modes = ('nearest', 'nearest-exact', 'bilinear', 'bicubic', 'area')
@@ -42,12 +45,23 @@ class Interpolate(Upsampler):
         super().__init__(in_channels, scale_factor)
         if mode not in self.modes:
             raise ValueError(f'mode must be one of {self.modes}, got {mode!r}')
+        if align_corners is not None:
+            check_flag('align_corners', align_corners)
+            if mode not in self.taps:
+                raise ValueError(
+                    f'align_corners is an option of the modes {list(self.taps)} only, got '
+                    f'align_corners={align_corners} with mode={mode!r}'
+                )
         self.mode = mode
         self.align_corners = align_corners
 
     def output_size(self, x: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:
-        """Any size is in reach of an interpolation."""
-        return super().output_size(x, None) if size is None else (size[0], size[1])
+        """Any positive size is in reach of an interpolation."""
+        if size is None:
+            return super().output_size(x, None)
+        if not torch.jit.is_tracing() and min(size) < 1:
+            raise ValueError(f'size must be positive, got {tuple(size)}')
+        return (size[0], size[1])
 
     def upsample(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Interpolate ``x`` to ``size``."""

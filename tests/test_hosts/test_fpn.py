@@ -139,5 +139,9 @@ def test_refusals(framework):
     levels[2] = levels[2][..., :6, :]
     with pytest.raises(ValueError, match=r'size \(6, 8\) is out of reach: the height from 4'):
         ours_cls(IN_CHANNELS, 16, 4)(levels)
+    levels = pyramid(32, 32)
+    levels[1] = levels[1][:1]
+    with pytest.raises(ValueError, match=r'inputs must have one batch size, got \[2, 1, 2, 2\]'):
+        ours_cls(IN_CHANNELS, 16, 4)(levels)
     with pytest.raises(ValueError, match="unknown upsampler type 'dyspample'"):
         ours_cls(IN_CHANNELS, 16, 4, upsample_cfg=dict(type='dyspample'))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -44,14 +46,53 @@ def test_stock_interpolate_cfg():
             TypeError,
             r"\['up_kernel'\].*takes.*'groups'.*_delete_",
         ),
-        (dict(type='dysample', scale_factor=4), ValueError, 'scale_factor=4, but its host needs 2'),
+        (
+            dict(type='dysample', scale_factor=4),
+            ValueError,
+            'scale_factor=4, but the network needs 2',
+        ),
         (4, TypeError, 'got int'),
         (dict(type='interpolate', mode='cubic'), ValueError, "mode .* got 'cubic'"),
+        (
+            dict(mode='nearest', align_corners=True),
+            ValueError,
+            "align_corners .*'bilinear', 'bicubic'.* got align_corners=True with mode='nearest'",
+        ),
+        (dict(mode='bilinear', align_corners='no'), TypeError, "align_corners .* got 'no'"),
+        (dict(type=['dysample']), TypeError, r"type in upsample_cfg .* got \['dysample'\]"),
+        (dict(type=nn.Linear), TypeError, 'type in upsample_cfg .* got .*Linear'),
+        (dict(type='dysample', dyscope='no'), TypeError, "dyscope must be True or False, got 'no'"),
+        (dict(type='dysample_plus', scope_bias='no'), TypeError, "scope_bias .* got 'no'"),
+        (dict(type='dysample', groups=True), ValueError, 'groups must be .*, got True'),
+        (dict(type='dysample', scope_factor='a'), TypeError, "scope_factor .* got 'a'"),
+        (dict(type='dysample', scope_factor=True), TypeError, 'scope_factor .* got True'),
+        (dict(type='dysample', scope_factor=math.nan), ValueError, 'scope_factor .* got nan'),
+        (dict(type='indexnet', use_context='no'), TypeError, "use_context .* got 'no'"),
     ],
 )
 def test_refusals(cfg, error, message):
     with pytest.raises(error, match=message):
         build_upsampler(cfg, in_channels=16)
+
+
+@pytest.mark.parametrize('name', ['dysample', 'nearest', 'carafe'])
+@pytest.mark.parametrize('channels', [None, True, 0, 16.0])
+def test_channels_must_be_a_number(name, channels):
+    with pytest.raises(ValueError, match=f'in_channels must be a positive integer, got {channels}'):
+        build_upsampler(name, in_channels=channels)
+
+
+@pytest.mark.parametrize('name', ['dysample', 'nearest', 'deconv'])
+@pytest.mark.parametrize(
+    ('size', 'error'),
+    [
+        *((size, TypeError) for size in (8, 8.0, (8.0, 8.0), '88', ('8', '8'))),
+        *((size, ValueError) for size in ((8, 8, 8), (8,), (0, 8))),
+    ],
+)
+def test_a_size_that_is_none_is_refused_by_name(name, size, error):
+    with pytest.raises(error, match='size '):
+        build_upsampler(name, 16)(torch.zeros(1, 16, 4, 4), size=size)
 
 
 def test_own_upsampler(scratch_names):

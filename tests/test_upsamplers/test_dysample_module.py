@@ -146,3 +146,17 @@ def test_constructor_refuses(kwargs, error, message):
 def test_forward_refuses(x, size, error, message):
     with pytest.raises(error, match=message):
         DySample(32)(x, size=size)
+
+
+def test_weights_load_while_the_default_device_is_meta():
+    """As large models are loaded: built without memory, weights assigned."""
+    source = build_upsampler(dict(type='dysample_plus', scope_bias=True), 16)
+    with torch.device('meta'):
+        up = build_upsampler('dysample_plus', 16)
+        up.load_state_dict(source.state_dict(), strict=True, assign=True)
+    x = torch.randn(1, 16, 4, 4)
+    assert torch.equal(up(x), source(x))
+    with torch.device('meta'), pytest.raises(RuntimeError, match='other initial positions'):
+        build_upsampler(dict(type='dysample_plus', init='nearest'), 16).load_state_dict(
+            source.state_dict(), assign=True
+        )

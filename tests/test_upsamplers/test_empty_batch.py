@@ -18,3 +18,14 @@ def test_shape_and_gradients(name):
     assert x.grad.shape == x.shape
     learned = [p for p in up.parameters() if p.requires_grad]
     assert all(p.grad is not None and not p.grad.any() for p in learned)
+
+
+def test_batch_statistics_stay():
+    """The image of zeros that stands in for an empty batch was never seen."""
+    up = build_upsampler('indexnet', 8)
+    before = {key: value.clone() for key, value in up.state_dict().items()}
+    up(torch.randn(0, 8, 3, 5), guide=torch.randn(0, 8, 6, 10)).sum().backward()
+    assert all(torch.equal(value, before[key]) for key, value in up.state_dict().items())
+    assert up.indexnet[1].training
+    up(torch.randn(2, 8, 3, 5), guide=torch.randn(2, 8, 6, 10))
+    assert up.indexnet[1].num_batches_tracked == 1
