@@ -1,0 +1,358 @@
+"""Adoption: a network that was trained with nearest or bilinear goes on with DySample.
+
+DySample can start at the positions that an interpolation samples, so the adopted network gives the
+outputs of the trained one before its first step, and no training is lost. Whether it does is not
+assumed but measured, on a batch of the config's own data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import io
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mmdysample.engine.checkpoint import load_from_local
+from mmdysample.engine.errors import RefusedCheckpointError, UsageError
+from mmdysample.engine.files import write_whole
+from mmdysample.engine.launch import check_checkpoint_exists, load_config, run_tool
+from mmdysample.upsamplers import DySample, build_upsampler
+
+TOLERANCE = 1e-4
+"""Greatest difference of outputs, in standard deviations of the trained network's."""
+
+STRIDE = 32
+"""Pictures are cropped to multiples of this for the comparison: elsewhere DySample cuts, where
+``F.interpolate(size=...)`` stretches, and the two differ at the far edge."""
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """A neck or head that takes DySample.
+
+    Attributes:
+        path (str): Where it is in the model, for instance ``'neck'``.
+        cfg (dict): Its new config.
+        init (str): The initial positions that give the old outputs.
+        exact (float): Greatest difference of outputs with all offsets at zero, in standard
+            deviations of the old outputs.
+        random (float): The same with the random offsets that training starts from.
+    """
+
+    path: str
+    cfg: Mapping[str, Any]
+    init: str
+    exact: float
+    random: float
+
+
+def adopt(
+    cfg: Config, state: Mapping[str, Tensor], upsample: str, where: Sequence[str] = ()
+) -> tuple[Config, dict[str, Tensor], list[Adopted]]:
+    """Put DySample into a trained network whose upsampling is an interpolation.
+
+    Args:
+        cfg (Config): The config that the network was trained with.
+        state (Mapping[str, Tensor]): Its weights.
+        upsample (str): A type whose class is :class:`mmdysample.DySample`.
+        where (Sequence[str]): Parts of the model to change, such as ``'neck'``.
+            Defaults to (): all that can be.
+
+    Returns:
+        tuple: The new config, the new weights, and what was changed.
+
+    Raises:
+        UsageError: If the type cannot start at the old outputs, no part of the model can take
+            it, or a changed part gives other outputs than before.
+        RefusedCheckpointError: If the weights are not those of the config's model.
+    """
+    try:
+        probe = build_upsampler(upsample, in_channels=256)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if not isinstance(probe, DySample):
+        raise UsageError(
+            f'{upsample} cannot start at the outputs of a trained network: its kernels are drawn '
+            'at random. The types that can are dysample, dysample_s, dysample_plus and '
+            'dysample_s_plus'
+        )
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    parts = {path: node for path, node in _parts(cfg.model) if not where or path in where}
+    if not parts or set(where) - set(parts):
+        found = ', '.join(path for path, _ in _parts(cfg.model)) or 'none'
+        wanted = ', '.join(where) or 'any part of the model'
+        raise UsageError(f'{wanted} has no upsampler to take {upsample}; parts that have: {found}')
+    trained = _load(_build(cfg.model), state)
+    records = _record(trained, cfg, list(parts))
+    adopted = [_adopt_part(cfg, state, upsample, path, records[path]) for path in parts]
+    model_cfg = deepcopy(cfg.model)
+    for part in adopted:
+        _replace(model_cfg, part.path, part.cfg)
+    new = deepcopy(cfg)
+    new.model = model_cfg
+    for node in _nodes(new.model):
+        if (node.get('init_cfg') or {}).get('type') == 'Pretrained':
+            node.init_cfg = None  # every weight is in the checkpoint
+    imports = dict(cfg.get('custom_imports') or dict(imports=[]))
+    imports['imports'] = sorted({*imports['imports'], 'mmdysample'})
+    new.custom_imports = imports
+    return new, _load(_build(model_cfg), state, upsamplers_are_new=True).state_dict(), adopted
+
+
+def _parts(model_cfg: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
+    """Parts of a model that upsample by interpolation and can take another upsampler."""
+    for path, node in _nodes_by_path(model_cfg):
+        kind = node.get('type')
+        cls = _class_of(kind) if isinstance(kind, str) else kind
+        if cls is None:
+            continue
+        learned = (node.get('upsample_cfg') or {}).get('type', 'nearest')
+        if cls.__module__.startswith('mmdysample.'):
+            takes = 'upsample_cfg' in node
+        else:
+            takes = _class_of(_counterpart(kind)) is not None
+            if cls.__name__ == 'FCNMaskHead':  # what it says nothing about is a deconvolution
+                learned = (node.get('upsample_cfg') or {}).get('type', 'deconv')
+        if takes and learned in ('nearest', 'bilinear'):
+            yield path, node
+
+
+def _class_of(kind: str) -> type | None:
+    """What a type names in the default scope."""
+    with MODELS.switch_scope_and_registry(None) as registry:
+        return registry.get(kind)
+
+
+def _counterpart(kind: str) -> str:
+    """Our class of a framework's: ``mmdet.FPN`` to ``mmdet.UpsampleFPN``."""
+    scope, _, name = kind.rpartition('.')
+    return f'{scope}.Upsample{name}' if scope else f'Upsample{name}'
+
+
+def _adopt_part(
+    cfg: Config, state: Mapping[str, Tensor], upsample: str, path: str, record: _Record
+) -> Adopted:
+    """Find the form of a part that gives the recorded outputs, or refuse."""
+    old = _get(cfg.model, path)
+    kind = old.type
+    if not _class_of(kind).__module__.startswith('mmdysample.'):
+        kind = _counterpart(kind)
+    # Heads that climb in several learned steps resize in one step when they interpolate.
+    takes_cascade = 'cascade' in inspect.signature(_class_of(kind).__init__).parameters
+    cascades = (False, True) if takes_cascade else (None,)
+    best: Adopted | None = None
+    reason = ''
+    for init, cascade in product(('bilinear', 'nearest'), cascades):
+        new = deepcopy(old)
+        new.pop('interpolate_mode', None)
+        new.update(type=kind, upsample_cfg=dict(type=upsample, init=init))
+        if cascade is not None:
+            new.cascade = cascade
+        model_cfg = deepcopy(cfg.model)
+        _replace(model_cfg, path, new)
+        try:
+            model = _load(_build(model_cfg), state, upsamplers_are_new=True)
+        except ValueError as error:  # channels that cannot be divided as the type wants
+            reason = str(error)
+            continue
+        part = model.get_submodule(path)
+        random = record.difference(part)
+        with _zero_offsets(part):
+            exact = record.difference(part)
+        found = Adopted(path, new, init, exact, random)
+        best = found if best is None or exact < best.exact else best
+        if best.exact <= TOLERANCE:
+            return best
+    if best is None:
+        raise UsageError(f'{path} cannot take {upsample}: {reason}')
+    raise UsageError(
+        f'{path} would not give its old outputs with {upsample}: they differ by {best.exact:.2g} '
+        f'standard deviations where {TOLERANCE:.2g} is allowed. DySample starts as nearest or as '
+        'bilinear without align_corners'
+    )
+
+
+@dataclass
+class _Record:
+    """Inputs and outputs of one call of a part."""
+
+    args: tuple
+    kwargs: dict[str, Any]
+    output: Any
+
+    def difference(self, part: nn.Module) -> float:
+        """Greatest difference of the part's outputs from those recorded, in their deviations."""
+        with torch.no_grad():
+            output = part(*self.args, **self.kwargs)
+        pairs = zip(_tensors(output), _tensors(self.output), strict=True)
+        return max(
+            ((ours - theirs).abs().max() / theirs.std().clamp(min=1e-12)).item()
+            for ours, theirs in pairs
+        )
+
+
+def _record(model: nn.Module, cfg: Config, paths: Sequence[str]) -> dict[str, _Record]:
+    """Run the trained model on the first training batch and keep what its parts took and gave."""
+    records: dict[str, _Record] = {}
+
+    def recording(path: str, forward: Any, *args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        records.setdefault(path, _Record(args, kwargs, output))
+        return output
+
+    # Heads call their own forward without the hooks of a module, so the method is replaced.
+    parts = {path: model.get_submodule(path) for path in paths}
+    for path, part in parts.items():
+        part.forward = partial(recording, path, part.forward)
+    loader = deepcopy(cfg.train_dataloader)
+    loader.update(num_workers=0, persistent_workers=False, batch_size=min(2, loader.batch_size))
+    try:
+        batch = next(iter(Runner.build_dataloader(loader, seed=0)))
+        data = model.data_preprocessor(batch, training=False)
+        height, width = (side - side % STRIDE for side in data['inputs'].shape[-2:])
+        data['inputs'] = data['inputs'][..., :height, :width]
+        with torch.no_grad():
+            model(**data, mode='predict')
+    finally:
+        for part in parts.values():
+            del part.forward  # the class's own again
+    silent = set(paths) - set(records)
+    if silent:
+        raise UsageError(f'{", ".join(sorted(silent))} did not run on the first training batch')
+    return records
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        yield from _tensors(list(output.values()))
+    elif isinstance(output, Sequence):
+        for entry in output:
+            yield from _tensors(entry)
+
+
+def _build(model_cfg: ConfigDict) -> nn.Module:
+    return MODELS.build(deepcopy(model_cfg)).eval()
+
+
+def _load(
+    model: nn.Module, state: Mapping[str, Tensor], upsamplers_are_new: bool = False
+) -> nn.Module:
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # weights of other shapes
+        raise RefusedCheckpointError(
+            f"the checkpoint is not of this config's model: {str(error).splitlines()[-1].strip()}"
+        ) from error
+    if upsamplers_are_new:
+        missing = [name for name in missing if 'upsample' not in name]
+    if missing or unexpected:
+        raise RefusedCheckpointError(
+            f"the checkpoint is not of this config's model: {len(missing)} names are missing "
+            f'{missing[:3]}, {len(unexpected)} are unknown {unexpected[:3]}'
+        )
+    return model
+
+
+@contextmanager
+def _zero_offsets(part: nn.Module) -> Iterator[None]:
+    """Let every DySample of a part sample its initial positions for a while."""
+    offsets = [module.offset for module in part.modules() if isinstance(module, DySample)]
+    kept = [deepcopy(offset.state_dict()) for offset in offsets]
+    for offset in offsets:
+        nn.init.zeros_(offset.weight)
+        nn.init.zeros_(offset.bias)
+    try:
+        yield
+    finally:
+        for offset, values in zip(offsets, kept, strict=True):
+            offset.load_state_dict(values)
+
+
+def _nodes_by_path(node: Any, path: str = '') -> Iterator[tuple[str, ConfigDict]]:
+    if isinstance(node, Mapping):
+        if path and 'type' in node:
+            yield path, node
+        for key, value in node.items():
+            yield from _nodes_by_path(value, f'{path}.{key}' if path else key)
+
+
+def _nodes(node: Any) -> Iterator[ConfigDict]:
+    return (found for _, found in _nodes_by_path(node))
+
+
+def _get(model_cfg: ConfigDict, path: str) -> ConfigDict:
+    for key in path.split('.'):
+        model_cfg = model_cfg[key]
+    return model_cfg
+
+
+def _replace(model_cfg: ConfigDict, path: str, new: Mapping[str, Any]) -> None:
+    *parents, last = path.split('.')
+    for key in parents:
+        model_cfg = model_cfg[key]
+    model_cfg[last] = new
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line of the tool."""
+    parser = argparse.ArgumentParser(
+        description='Write a config and a checkpoint in which only upsamplers are new'
+    )
+    parser.add_argument('config', help='the config that the network was trained with')
+    parser.add_argument('checkpoint', help='its checkpoint')
+    parser.add_argument('--upsample', required=True, metavar='TYPE', help="a member of DySample's")
+    parser.add_argument('--out', required=True, type=Path, help='folder for both files')
+    parser.add_argument(
+        '--where', nargs='+', default=[], metavar='PART', help='such as neck (default: all)'
+    )
+    return parser.parse_args(argv)
+
+
+def _run(args: argparse.Namespace) -> None:
+    check_checkpoint_exists(args.checkpoint)
+    cfg = load_config(
+        argparse.Namespace(
+            config=args.config, cfg_options=None, work_dir=None, launcher='none', local_rank=0
+        )
+    )
+    checkpoint = load_from_local(args.checkpoint, map_location='cpu')
+    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(state, Mapping):
+        raise RefusedCheckpointError(f'{args.checkpoint} holds no state dict')
+    new, weights, adopted = adopt(cfg, state, args.upsample, args.where)
+    stem = f'{Path(args.config).stem}_{args.upsample.replace("_", "-")}'
+    config, target = args.out / f'{stem}.py', args.out / f'{stem}.pth'
+    meta = {k: v for k, v in checkpoint.get('meta', {}).items() if k in ('dataset_meta', 'epoch')}
+    buffer = io.BytesIO()
+    torch.save(dict(state_dict=weights, meta=meta), buffer)
+    write_whole(target, buffer.getvalue())
+    new.load_from, new.resume = str(target), False
+    new.work_dir = str(args.out)
+    write_whole(config, new.pretty_text.encode())
+    for part in adopted:
+        sys.stdout.write(
+            f'{part.path}: {part.cfg["type"]} starts as {part.init}; its outputs are the old ones '
+            f'within {part.exact:.1e} of their deviation, with random offsets {part.random:.1e}\n'
+        )
+    sys.stdout.write(f'Train on with: python tools/train.py {config}\n')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool and return its exit status."""
+    return run_tool(partial(_run, parse_args(argv)))
