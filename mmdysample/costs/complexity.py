@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of the upsamplers, alone and in the published models."""
+"""Parameters and multiply-accumulates of the upsamplers, alone and in the published networks."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mmdysample.costs.models import (
-    Host,
-    available_hosts,
-    count_host,
+    Network,
+    available_networks,
+    count_network,
     count_parameters,
-    count_rest,
+    count_with_fvcore,
 )
+from mmdysample.costs.options import add_upsamplers, check_upsamplers
+from mmdysample.costs.stopwatch import progress
 from mmdysample.engine.provenance import provenance
 from mmdysample.reproduce.compare import compare
 from mmdysample.reproduce.published import PUBLISHED, load_published
@@ -51,32 +54,34 @@ def count_upsampler(name: str) -> dict[str, Any]:
     )
 
 
-def count_hosts(
-    hosts: Sequence[Host], upsamplers: Sequence[str], published: str | Path
+def count_networks(
+    networks: Sequence[Network],
+    upsamplers: Sequence[str],
+    published: str | Path,
+    fvcore: bool = False,
 ) -> list[dict[str, Any]]:
-    """Count models with each upsampler and compare them with the published figures.
+    """Count networks with each upsampler and compare them with the published figures.
 
     Args:
-        hosts (Sequence[Host]): The models.
-        upsamplers (Sequence[str]): Type names; the baseline of a model is always counted.
+        networks (Sequence[Network]): The networks.
+        upsamplers (Sequence[str]): Type names; the baseline of a network is always counted.
         published (str or Path): File of the published figures.
+        fvcore (bool): Count each network without its upsamplers by fvcore too. Defaults to False.
 
     Returns:
-        list[dict]: One per model, with one row per upsampler.
+        list[dict]: One per network, with one row per upsampler.
     """
-    from tqdm import tqdm  # fvcore, which counts the models, brings it
-
     tables = load_published(published)
     results = []
-    for host in hosts:
-        rest, uncounted = count_rest(host)
-        names = [host.baseline, *(name for name in upsamplers if name != host.baseline)]
+    for network in networks:
+        names = [network.baseline, *(name for name in upsamplers if name != network.baseline)]
         rows = []
-        for name in tqdm(names, desc=host.name):
-            cost = count_host(host, name, rest)
-            comparisons = [asdict(item) for item in compare(host, cost, tables)]
+        for name in progress(names):
+            cost = count_network(network, name)
+            comparisons = [asdict(item) for item in compare(network, cost, tables)]
             rows.append({**asdict(cost), 'published': comparisons})
-        results.append(dict(model=host.name, size=host.size, uncounted=uncounted, rows=rows))
+        second = count_with_fvcore(network) if fvcore else None
+        results.append(dict(model=network.name, size=network.size, fvcore_macs=second, rows=rows))
     return results
 
 
@@ -112,28 +117,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments (Sequence[str], optional): Command line. Defaults to None, that of the process.
     """
-    hosts = {host.name: host for host in available_hosts()}
+    networks = {network.name: network for network in available_networks()}
     parser = argparse.ArgumentParser(
         description='Parameters and multiply-accumulates of the upsamplers, alone and in the '
-        'models of the published tables. The first part needs PyTorch alone; the models need '
-        'fvcore, mmdet and mmseg.'
+        'networks of the published tables. The first part needs PyTorch alone; the networks need '
+        'mmdet and mmseg.'
     )
     parser.add_argument(
         '--models',
         nargs='*',
-        choices=list(hosts),
-        default=list(hosts),
+        choices=list(networks),
+        default=list(networks),
         metavar='MODEL',
-        help=f'of {", ".join(hosts) or "none: their packages are missing"} (default: all)',
+        help=f'of {", ".join(networks) or "none: their packages are missing"} (default: all)',
     )
-    parser.add_argument(
-        '--upsamplers',
-        nargs='+',
-        choices=UPSAMPLERS,
-        default=UPSAMPLERS,
-        metavar='TYPE',
-        help=f'of {", ".join(UPSAMPLERS)} (default: all)',
-    )
+    add_upsamplers(parser, default=UPSAMPLERS)
     parser.add_argument(
         '--published',
         type=Path,
@@ -141,17 +139,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar='FILE',
         help='published figures to compare with (default: the copy in this package)',
     )
+    parser.add_argument(
+        '--fvcore', action='store_true', help='count the networks with fvcore too, in a minute'
+    )
     parser.add_argument('--out', type=Path, metavar='FILE', help='write the results as JSON')
     args = parser.parse_args(arguments)
+    check_upsamplers(parser, args)
     if not args.published.is_file():
         parser.error(f'--published: there is no file {args.published}')
+    if args.fvcore and find_spec('fvcore') is None:
+        parser.error('--fvcore: fvcore is not installed')
 
+    models = [networks[name] for name in args.models]
     results = dict(
         provenance=provenance(),
         feature=dict(channels=CHANNELS, size=SIZE),
         upsamplers=[count_upsampler(name) for name in args.upsamplers],
-        models=count_hosts([hosts[name] for name in args.models], args.upsamplers, args.published)
-        if args.models
+        models=count_networks(models, args.upsamplers, args.published, args.fvcore)
+        if models
         else [],
     )
     sys.stdout.write(to_markdown(results))
@@ -161,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _model_table(model: dict[str, Any]) -> list[str]:
-    """One model's table, and below it what its published figures count otherwise."""
+    """One network's table, and below it what its published figures count otherwise."""
     height, width = model['size']
     notes: list[str] = []
     lines = [
@@ -179,9 +184,13 @@ def _model_table(model: dict[str, Any]) -> list[str]:
         )
     if notes:
         lines += ['', *(f'{number}. {why}' for number, why in enumerate(notes, 1))]
-    if model['uncounted']:
-        operators = ', '.join(f'{op} ({n})' for op, n in sorted(model['uncounted'].items()))
-        lines += ['', f'Not counted: {operators}.']
+    if model['fvcore_macs'] is not None:
+        rest = model['rows'][0]['macs'] - model['rows'][0]['upsampler_macs']
+        lines += [
+            '',
+            f"Without upsamplers PyTorch's counter finds {rest:,} multiply-accumulates, "
+            f'fvcore {model["fvcore_macs"]:,}.',
+        ]
     return lines
 
 

@@ -1,9 +1,8 @@
-"""The models of the published tables, with any upsampler, and the cost of both."""
+"""The networks of the published tables, with any upsampler, and the cost of both."""
 
 from __future__ import annotations
 
 import importlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,38 +11,30 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmdysample.upsamplers import Upsampler
 
 PROPOSALS = 1000
 """Proposals that the second stage of a detector sees; its masks see the first hundred."""
 
-FREE_OPS = (
-    *('aten::add', 'aten::add_', 'aten::sub', 'aten::sum'),
-    *('aten::batch_norm', 'aten::group_norm', 'aten::layer_norm'),
-    *('aten::adaptive_avg_pool2d', 'aten::max_pool2d', 'aten::upsample_nearest2d'),
-    *('aten::gelu', 'aten::sigmoid', 'aten::softmax', 'aten::feature_dropout'),
-    *('aten::linspace', 'aten::unflatten'),
-)
-"""Operators without products of their own, by the convention of :meth:`Upsampler.macs`.
-
-Normalisation counts as folded into the convolution before it.
-"""
+FVCORE_OPS = ('conv', 'linear', 'matmul', 'bmm', 'addmm', 'einsum', 'upsample_bilinear2d')
+"""What counts of fvcore's operators; normalisation is folded into the convolution before it."""
 
 
 @dataclass(frozen=True)
-class Host:
-    """A model of a published table.
+class Network:
+    """A network of a published table.
 
     Args:
         name (str): What to call it.
         package (str): The package whose config it is, ``'mmdet'`` or ``'mmseg'``.
         config (str): That config, below the package's ``configs``.
         part (str): Key of the part that upsamples, in the config's ``model``.
-        type (str): Class of ours that replaces that part.
+        type (str): Class of this package that replaces that part.
         size (tuple[int, int]): Height and width of the image that is counted.
         table (str): Its table among the published ones.
-        baseline (str): The upsampler of the stock model.
+        baseline (str): The upsampler of the stock network.
     """
 
     name: str
@@ -56,8 +47,8 @@ class Host:
     baseline: str
 
 
-HOSTS = (
-    Host(
+NETWORKS = (
+    Network(
         name='SegFormer-B1',
         package='mmseg',
         config='segformer/segformer_mit-b1_8xb2-160k_ade20k-512x512.py',
@@ -67,7 +58,7 @@ HOSTS = (
         table='semantic_segmentation_segformer_b1_ade20k',
         baseline='bilinear',
     ),
-    Host(
+    Network(
         name='UPerNet-R50',
         package='mmseg',
         config='upernet/upernet_r50_4xb4-80k_ade20k-512x512.py',
@@ -78,7 +69,7 @@ HOSTS = (
         baseline='bilinear',
     ),
     *(
-        Host(
+        Network(
             name=name,
             package='mmdet',
             config=config,
@@ -110,13 +101,13 @@ HOSTS = (
 
 
 @dataclass(frozen=True)
-class HostCost:
-    """What a model costs with one upsampler.
+class NetworkCost:
+    """What a network costs with one upsampler.
 
     Args:
         upsampler (str): Type name.
-        params (int): Parameters of the whole model.
-        macs (int): Multiply-accumulates of the whole model for one image.
+        params (int): Parameters of the whole network.
+        macs (int): Multiply-accumulates of the whole network for one image.
         count (int): Number of upsamplers in it.
         upsampler_params (int): Parameters of all its upsamplers.
         upsampler_weights (int): Those of them that are convolution weights.
@@ -132,18 +123,18 @@ class HostCost:
     upsampler_macs: int
 
 
-def available_hosts() -> list[Host]:
-    """The models whose package is installed, with fvcore to count them."""
-    if any(find_spec(package) is None for package in ('fvcore', 'mmcv', 'mmengine')):
+def available_networks() -> list[Network]:
+    """The networks whose package is installed."""
+    if any(find_spec(package) is None for package in ('mmcv', 'mmengine')):
         return []
-    return [host for host in HOSTS if find_spec(host.package) is not None]
+    return [network for network in NETWORKS if find_spec(network.package) is not None]
 
 
-def build_host(host: Host, upsampler: str) -> nn.Module:
-    """Build a model of the tables with random weights.
+def build_network(network: Network, upsampler: str) -> nn.Module:
+    """Build a network of the tables with random weights.
 
     Args:
-        host (Host): The model.
+        network (Network): The network.
         upsampler (str): Type name of its upsampler.
 
     Returns:
@@ -152,10 +143,10 @@ def build_host(host: Host, upsampler: str) -> nn.Module:
     from mmengine.config import Config
     from mmengine.registry import MODELS, DefaultScope
 
-    package = Path(importlib.import_module(host.package).__file__).parent
-    model = Config.fromfile(package / '.mim' / 'configs' / host.config).model
-    model[host.part].update(type=host.type, upsample_cfg=dict(type=upsampler))
-    with DefaultScope.overwrite_default_scope(host.package):
+    package = Path(importlib.import_module(network.package).__file__).parent
+    model = Config.fromfile(package / '.mim' / 'configs' / network.config).model
+    model[network.part].update(type=network.type, upsample_cfg=dict(type=upsampler))
+    with DefaultScope.overwrite_default_scope(network.package):
         return MODELS.build(model).eval()
 
 
@@ -174,62 +165,55 @@ def count_parameters(modules: Sequence[nn.Module], weights_only: bool = False) -
     return sum(p.numel() for p in parameters if p.dim() > 1 or not weights_only)
 
 
-def count_rest(host: Host) -> tuple[int, Counter[str]]:
-    """Count a model without its upsamplers, with fvcore.
+def count_network(network: Network, upsampler: str) -> NetworkCost:
+    """Count a network with one upsampler.
+
+    PyTorch's counter runs on tensors without data, so nothing is computed. The upsamplers count
+    themselves, because that counter sees neither a reassembly nor a custom operator.
 
     Args:
-        host (Host): The model.
+        network (Network): The network.
+        upsampler (str): Type name.
 
     Returns:
-        tuple[int, Counter[str]]: Multiply-accumulates, and how often operators occurred that
-        nobody counts.
+        NetworkCost: Parameters and multiply-accumulates.
+    """
+    model = build_network(network, upsampler)
+    upsamplers = _upsamplers(model, network)
+    calls = _stand_in(upsamplers)
+    counter = FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.upsample_bilinear2d: _bilinear_flops}
+    )
+    with counter, torch.no_grad():
+        _Forward(model.to('meta'))(torch.empty(1, 3, *network.size, device='meta'))
+    return NetworkCost(
+        upsampler=upsampler,
+        params=count_parameters([model]),
+        macs=counter.get_total_flops() // 2 + sum(calls),
+        count=len(upsamplers),
+        upsampler_params=count_parameters(upsamplers),
+        upsampler_weights=count_parameters(upsamplers, weights_only=True),
+        upsampler_macs=sum(calls),
+    )
+
+
+def count_with_fvcore(network: Network) -> int:
+    """Multiply-accumulates of a network without its upsamplers, by fvcore: a second opinion.
+
+    It runs the network on the CPU and counts the operators in :data:`FVCORE_OPS`.
     """
     from fvcore.nn import FlopCountAnalysis
 
-    model = build_host(host, host.baseline)
-    _stand_in(model, host)
-    analysis = FlopCountAnalysis(_Forward(model), torch.zeros(1, 3, *host.size))
+    model = build_network(network, network.baseline)
+    _stand_in(_upsamplers(model, network))
+    analysis = FlopCountAnalysis(_Forward(model), torch.zeros(1, 3, *network.size))
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    analysis.set_op_handle(**dict.fromkeys(FREE_OPS, _count_nothing))
-    analysis.set_op_handle(**{f'aten::{op}': _count_product for op in ('mul', 'mul_', 'div')})
-    return int(analysis.total()), analysis.unsupported_ops()
-
-
-def count_host(host: Host, upsampler: str, rest: int) -> HostCost:
-    """Count a model with one upsampler.
-
-    Args:
-        host (Host): The model.
-        upsampler (str): Type name.
-        rest (int): What :func:`count_rest` found; no upsampler changes it.
-
-    Returns:
-        HostCost: Parameters and multiply-accumulates.
-    """
-    model = build_host(host, upsampler)
-    upsamplers = _upsamplers(model, host)
-    params = dict(
-        params=count_parameters([model]),
-        upsampler_params=count_parameters(upsamplers),
-        upsampler_weights=count_parameters(upsamplers, weights_only=True),
-    )
-    calls = _stand_in(model, host)
-    # Shapes are all that the upsamplers' counts need, so nothing is computed.
-    model.to('meta')
-    features = model.extract_feat(torch.empty(1, 3, *host.size, device='meta'))
-    if hasattr(model, 'decode_head'):
-        model.decode_head(features)
-    return HostCost(
-        upsampler=upsampler,
-        macs=rest + sum(calls),
-        count=len(upsamplers),
-        upsampler_macs=sum(calls),
-        **params,
-    )
+    counts = analysis.by_operator()
+    return int(sum(counts[operator] for operator in FVCORE_OPS))
 
 
 class _Forward(nn.Module):
-    """Everything that a model computes before it decodes or suppresses its predictions."""
+    """Everything that a network computes before it decodes or suppresses its predictions."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -244,41 +228,47 @@ class _Forward(nn.Module):
         outs = [self.model.rpn_head(features)]
         if hasattr(self.model, 'semantic_head'):
             outs.append(self.model.semantic_head(features))
+        if image.is_meta:
+            _stand_in_pooling(self.model.roi_head)
         boxes = image.new_tensor([[0, 0, 64, 64]]).expand(PROPOSALS, 4)
         outs.append(self.model.roi_head(features, [InstanceData(bboxes=boxes)]))
         return outs
 
 
-def _upsamplers(model: nn.Module, host: Host) -> list[Upsampler]:
-    return list(getattr(model, host.part).upsample_modules)
+def _upsamplers(model: nn.Module, network: Network) -> list[Upsampler]:
+    return list(getattr(model, network.part).upsample_modules)
 
 
-def _stand_in(model: nn.Module, host: Host) -> list[int]:
-    """Let every upsampler count its calls into the returned list instead of computing."""
+def _stand_in(upsamplers: Sequence[Upsampler]) -> list[int]:
+    """Let upsamplers count their calls into the returned list instead of computing."""
     calls: list[int] = []
 
     def stand_in(upsampler: Upsampler) -> Any:
         def forward(x: Tensor, guide: Tensor | None = None, size: Any = None) -> Tensor:
             height, width = x.shape[-2:]
             calls.append(upsampler.macs(int(height), int(width)))
-            if size is None:
-                size = (height * upsampler.scale_factor, width * upsampler.scale_factor)
-            return x.new_zeros((*x.shape[:2], *size))
+            return x.new_zeros((*x.shape[:2], *upsampler.output_size(x, size)))
 
         return forward
 
-    for upsampler in _upsamplers(model, host):
+    for upsampler in upsamplers:
         upsampler.forward = stand_in(upsampler)
     return calls
 
 
-def _count_nothing(inputs: list[Any], outputs: list[Any]) -> int:
-    """Overrule fvcore, which counts some of the free operators."""
-    return 0
+def _stand_in_pooling(roi_head: nn.Module) -> None:
+    """RoIAlign cannot run without data. Its taps depend on the boxes, and nobody counts them."""
+    for name in ('bbox_roi_extractor', 'mask_roi_extractor'):
+        extractor = getattr(roi_head, name, None)
+        if extractor is not None:
+
+            def forward(features: Any, rois: Tensor, *_: Any, extractor: Any = extractor) -> Tensor:
+                size = extractor.roi_layers[0].output_size
+                return rois.new_zeros((len(rois), extractor.out_channels, *size))
+
+            extractor.forward = forward
 
 
-def _count_product(inputs: list[Any], outputs: list[Any]) -> int:
-    """Count a product or quotient of two maps; constants are folded into other operations."""
-    from fvcore.nn.jit_handles import get_shape, prod
-
-    return int(prod(get_shape(outputs[0]))) if all(get_shape(x) for x in inputs[:2]) else 0
+def _bilinear_flops(*args: Any, out_shape: Sequence[int], **kwargs: Any) -> int:
+    """Four taps, each one product and one sum, for every value of the result."""
+    return 2 * 4 * torch.Size(out_shape).numel()

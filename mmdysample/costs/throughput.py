@@ -6,17 +6,16 @@ import argparse
 import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from mmdysample.costs.models import HOSTS, Host, build_host
+from mmdysample.costs.models import Network, available_networks, build_network
+from mmdysample.costs.options import add_upsamplers, check_upsamplers
 from mmdysample.costs.stopwatch import device_name, measure, peak_memory, progress, spread
 from mmdysample.engine.provenance import provenance, save
-from mmdysample.upsamplers import upsampler_names
 
 MODELS = ('Faster-R-CNN-R50', 'SegFormer-B1')
 UPSAMPLERS = ('dysample', 'dysample_s_plus')
@@ -24,20 +23,22 @@ CLASSES = 19
 """Labels are drawn below this: every model has so many classes."""
 
 
-def build_models(host: Host, upsamplers: Sequence[str], device: torch.device) -> list[nn.Module]:
+def build_models(
+    network: Network, upsamplers: Sequence[str], device: torch.device
+) -> list[nn.Module]:
     """Build a model with each upsampler; all other weights are the same, random ones."""
-    models = [build_host(host, name) for name in upsamplers]
+    models = [build_network(network, name) for name in upsamplers]
     for model in models[1:]:
         model.load_state_dict(models[0].state_dict(), strict=False)
     return [model.to(device) for model in models]
 
 
 def random_batch(
-    host: Host, batch: int, size: tuple[int, int], device: torch.device
+    network: Network, batch: int, size: tuple[int, int], device: torch.device
 ) -> dict[str, Any]:
     """Normalised random images, each with random labels: arguments of the model."""
     inputs = torch.randn(batch, 3, *size, device=device)
-    return dict(inputs=inputs, data_samples=[_sample(host, size, device) for _ in range(batch)])
+    return dict(inputs=inputs, data_samples=[_sample(network, size, device) for _ in range(batch)])
 
 
 def infer(model: nn.Module, data: dict[str, Any]) -> None:
@@ -54,8 +55,8 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, data: dict[str, An
     optimizer.zero_grad()
 
 
-def race(
-    host: Host,
+def time_network(
+    network: Network,
     upsamplers: Sequence[str],
     batch: int,
     size: tuple[int, int],
@@ -63,10 +64,10 @@ def race(
     device: torch.device,
     training: bool = False,
 ) -> list[dict[str, Any]]:
-    """Time one model with every upsampler in turn.
+    """Time one network with every upsampler in turn.
 
     Args:
-        host (Host): The model.
+        network (Network): The network.
         upsamplers (Sequence[str]): Type names; the first is what the others are compared with.
         batch (int): Images at a time.
         size (tuple[int, int]): Their height and width.
@@ -77,8 +78,8 @@ def race(
     Returns:
         list[dict]: One row per upsampler, for the result file.
     """
-    models = build_models(host, upsamplers, device)
-    data = random_batch(host, batch, size, device)
+    models = build_models(network, upsamplers, device)
+    data = random_batch(network, batch, size, device)
     runs: list[Callable[[], None]] = [partial(infer, model, data) for model in models]
     if training:
         runs = [
@@ -90,7 +91,7 @@ def race(
     medians = [statistics.median(seconds) for seconds in times]
     return [
         dict(
-            model=host.name,
+            model=network.name,
             upsampler=name,
             what='training' if training else 'inference',
             batch=batch,
@@ -129,18 +130,11 @@ def to_markdown(result: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure; print the table; write it and the JSON behind it where asked to."""
-    hosts = {h.name: h for h in HOSTS if h.name in MODELS and find_spec(h.package) is not None}
+    networks = {n.name: n for n in available_networks() if n.name in MODELS}
     cuda = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--models', nargs='+', choices=list(hosts), default=list(hosts))
-    parser.add_argument(
-        '--upsamplers',
-        nargs='+',
-        choices=upsampler_names(),
-        default=UPSAMPLERS,
-        metavar='TYPE',
-        help="to compare with the stock model's",
-    )
+    parser.add_argument('--models', nargs='+', choices=list(networks), default=list(networks))
+    add_upsamplers(parser, default=UPSAMPLERS)
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cuda' if cuda else 'cpu')
     parser.add_argument('--batch', type=int, help='images at a time (default: 8, on the CPU 1)')
     parser.add_argument(
@@ -151,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', type=Path, help='JSON to write, and its table as .md beside it')
     options = parser.parse_args(arguments)
+    check_upsamplers(parser, options)
     torch.manual_seed(options.seed)
     device = torch.device(options.device)
     batch, shrink, rounds = (
@@ -161,12 +156,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             strict=True,
         )
     )
-    heats = [(hosts[name], how) for name in options.models for how in (False, True)]
+    ways = (False, True) if options.training else (False,)
     rows = []
-    for host, training in progress([h for h in heats if options.training or not h[1]]):
-        names = list(dict.fromkeys((host.baseline, *options.upsamplers)))
-        size = (host.size[0] // shrink, host.size[1] // shrink)
-        rows += race(host, names, batch, size, rounds, device, training)
+    for network, training in progress([(networks[n], w) for n in options.models for w in ways]):
+        names = list(dict.fromkeys((network.baseline, *options.upsamplers)))
+        size = (network.size[0] // shrink, network.size[1] // shrink)
+        rows += time_network(network, names, batch, size, rounds, device, training)
     result = dict(
         **provenance(),
         device=device_name(device),
@@ -180,13 +175,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         save(result, to_markdown(result), options.out)
 
 
-def _sample(host: Host, size: tuple[int, int], device: torch.device) -> Any:
+def _sample(network: Network, size: tuple[int, int], device: torch.device) -> Any:
     """Labels of one random image, as the model's framework wants them."""
     from mmengine.structures import InstanceData, PixelData
 
     shapes = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
     metainfo = dict.fromkeys(shapes, size) | dict(scale_factor=(1.0, 1.0))
-    if host.package == 'mmseg':
+    if network.package == 'mmseg':
         from mmseg.structures import SegDataSample
 
         labels = torch.randint(CLASSES, (1, *size), device=device)

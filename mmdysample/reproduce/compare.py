@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from mmdysample.costs.models import Host, HostCost
+from mmdysample.costs.models import Network, NetworkCost
 from mmdysample.reproduce.published import Figure
 
 SEGFORMER = 'semantic_segmentation_segformer_b1_ade20k'
@@ -114,27 +114,27 @@ def agrees(column: str, computed: float, printed: str) -> bool:
 
 
 def compare(
-    host: Host, cost: HostCost, tables: dict[str, dict[str, dict[str, Figure]]]
+    network: Network, cost: NetworkCost, tables: dict[str, dict[str, dict[str, Figure]]]
 ) -> list[Comparison]:
-    """Compare a model's cost with its row of the published tables.
+    """Compare a network's cost with its row of the published tables.
 
     Args:
-        host (Host): The model.
-        cost (HostCost): What it costs.
+        network (Network): The network.
+        cost (NetworkCost): What it costs.
         tables (dict): The published figures, from
             :func:`mmdysample.reproduce.published.load_published`.
 
     Returns:
         list[Comparison]: One for each confirmed complexity figure of that row.
     """
-    row = tables.get(host.table, {}).get(cost.upsampler, {})
+    row = tables.get(network.table, {}).get(cost.upsampler, {})
     comparisons = []
     for column in ('params_m', 'flops_g'):
         figure = row.get(column)
         if figure is None or not figure.confirmed:
             continue
-        reading = READINGS.get((host.table, cost.upsampler, column), _PLAIN)
-        computed = _read(column, cost, reading, absolute=cost.upsampler == host.baseline)
+        reading = READINGS.get((network.table, cost.upsampler, column), _PLAIN)
+        computed = _read(column, cost, reading, absolute=cost.upsampler == network.baseline)
         agree = agrees(column, computed, figure.value)
         comparisons.append(
             Comparison(column, computed, figure.value, agree, figure.source, reading.why)
@@ -142,7 +142,7 @@ def compare(
     return comparisons
 
 
-def _read(column: str, cost: HostCost, reading: Reading, absolute: bool) -> float:
+def _read(column: str, cost: NetworkCost, reading: Reading, absolute: bool) -> float:
     """Count as the published figure counts, in its unit."""
     if column == 'flops_g':
         return (cost.macs if absolute else cost.upsampler_macs) * reading.factor / 1e9

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from mmdysample.costs.complexity import UPSAMPLERS, main, to_markdown
-from mmdysample.costs.models import HOSTS, HostCost, count_host, count_rest
+from mmdysample.costs.models import NETWORKS, Network, NetworkCost, count_network, count_with_fvcore
 from mmdysample.reproduce.compare import compare
 from mmdysample.reproduce.published import load_published
 
-for package in ('fvcore', 'mmdet', 'mmseg'):
+for package in ('mmdet', 'mmseg'):
     pytest.importorskip(package)
 
 ROOT = Path(__file__).parents[2]
-SEGFORMER, _, FASTER_RCNN, _, PANOPTIC_FPN = HOSTS
+SEGFORMER, UPERNET, FASTER_RCNN, _, PANOPTIC_FPN = NETWORKS
 
 C = 256
 # Weights and biases of one upsampler at 256 channels, from the layers' shapes.
@@ -64,14 +65,13 @@ SEGFORMER_PIXELS = 3 * 64**2 + 2 * 32**2 + 16**2
 
 
 @pytest.fixture(scope='module')
-def segformer() -> dict[str, HostCost]:
-    rest, _ = count_rest(SEGFORMER)
-    return {name: count_host(SEGFORMER, name, rest) for name in UPSAMPLERS}
+def segformer() -> dict[str, NetworkCost]:
+    return {name: count_network(SEGFORMER, name) for name in UPSAMPLERS}
 
 
 @pytest.fixture(scope='module')
-def panoptic_fpn() -> dict[str, HostCost]:
-    return {name: count_host(PANOPTIC_FPN, name, rest=0) for name in UPSAMPLERS}
+def panoptic_fpn() -> dict[str, NetworkCost]:
+    return {name: count_network(PANOPTIC_FPN, name) for name in UPSAMPLERS}
 
 
 def rounded(parameters: int, printed: str) -> str:
@@ -80,7 +80,7 @@ def rounded(parameters: int, printed: str) -> str:
 
 
 @pytest.mark.parametrize('name', UPSAMPLERS)
-def test_parameters_in_segformer(segformer: dict[str, HostCost], name: str) -> None:
+def test_parameters_in_segformer(segformer: dict[str, NetworkCost], name: str) -> None:
     count = 3 if name in ('nearest', 'bilinear') else 6
     added = segformer[name].params - segformer['bilinear'].params
     assert segformer[name].count == count
@@ -110,20 +110,20 @@ def test_published_parameters_in_segformer(name: str, printed: str) -> None:
 
 
 @pytest.mark.parametrize('name', MACS)
-def test_macs_in_segformer(segformer: dict[str, HostCost], name: str) -> None:
+def test_macs_in_segformer(segformer: dict[str, NetworkCost], name: str) -> None:
     expected = SEGFORMER_PIXELS * MACS[name] + 6 * A2U_PER_CALL * (name == 'a2u')
     assert segformer[name].upsampler_macs == expected
     rest = segformer['nearest'].macs
     assert segformer[name].macs == rest + expected
 
 
-def test_interpolations_in_segformer(segformer: dict[str, HostCost]) -> None:
+def test_interpolations_in_segformer(segformer: dict[str, NetworkCost]) -> None:
     """Three levels of 256 channels, each resized at once to 128 x 128."""
     assert segformer['nearest'].upsampler_macs == 0
     assert segformer['bilinear'].upsampler_macs == 3 * 4 * C * 128**2
 
 
-def test_segformer_agrees_with_all_published_figures(segformer: dict[str, HostCost]) -> None:
+def test_segformer_agrees_with_all_published_figures(segformer: dict[str, NetworkCost]) -> None:
     tables = load_published()
     compared = 0
     for name, cost in segformer.items():
@@ -133,7 +133,7 @@ def test_segformer_agrees_with_all_published_figures(segformer: dict[str, HostCo
     assert compared == 24  # 14 rows' parameters, 10 rows' multiply-accumulates
 
 
-def test_published_deconv_counts_zeros(segformer: dict[str, HostCost]) -> None:
+def test_published_deconv_counts_zeros(segformer: dict[str, NetworkCost]) -> None:
     """+34.4 G are dense convolutions at all output pixels; a quarter of the products exist."""
     dense = 4 * SEGFORMER_PIXELS * 9 * C * C
     assert dense == segformer['pixel_shuffle'].upsampler_macs == 34_426_847_232
@@ -141,7 +141,7 @@ def test_published_deconv_counts_zeros(segformer: dict[str, HostCost]) -> None:
 
 
 @pytest.mark.parametrize('name', UPSAMPLERS)
-def test_parameters_in_panoptic_fpn(panoptic_fpn: dict[str, HostCost], name: str) -> None:
+def test_parameters_in_panoptic_fpn(panoptic_fpn: dict[str, NetworkCost], name: str) -> None:
     added = panoptic_fpn[name].params - panoptic_fpn['nearest'].params
     assert panoptic_fpn[name].count == 3
     assert added == panoptic_fpn[name].upsampler_params == 3 * PARAMETERS[name]
@@ -166,7 +166,7 @@ def test_published_parameters_in_panoptic_fpn(name: str, biases: bool, printed: 
     assert rounded(3 * parameters, printed) == printed
 
 
-def test_a2u_in_panoptic_fpn_is_explained(panoptic_fpn: dict[str, HostCost]) -> None:
+def test_a2u_in_panoptic_fpn_is_explained(panoptic_fpn: dict[str, NetworkCost]) -> None:
     """Published +29.2 K: the weights that reach the output, without biases and group norms."""
     assert 3 * PARAMETERS['a2u'] == 60_126
     assert rounded(3 * C * (36 + 1 + 1), '0.0292') == '0.0292'
@@ -175,12 +175,21 @@ def test_a2u_in_panoptic_fpn_is_explained(panoptic_fpn: dict[str, HostCost]) -> 
     assert '60,126' in item.why and '29.2' in item.why
 
 
-def test_unsupported_operators_are_listed() -> None:
-    """RoIAlign's taps depend on the boxes: fvcore has no count, and neither have we."""
-    macs, uncounted = count_rest(FASTER_RCNN)
-    assert uncounted['prim::PythonOp.RoIAlignFunction'] > 0
+@pytest.mark.parametrize('network', [SEGFORMER, UPERNET], ids=lambda network: network.name)
+def test_the_rest_is_what_fvcore_counts(network: Network) -> None:
+    """Another counter, on real tensors. UPerNet has bilinear resizes, SegFormer attention."""
+    pytest.importorskip('fvcore')
+    network = replace(network, size=(128, 128))
+    cost = count_network(network, network.baseline)
+    assert cost.macs - cost.upsampler_macs == count_with_fvcore(network)
+
+
+def test_a_detectors_second_stage_is_counted() -> None:
+    """The box head's three linear layers, by hand, over what remains without it."""
+    cost = count_network(FASTER_RCNN, 'nearest')
     box_head = 1000 * (256 * 7 * 7 * 1024 + 1024 * 1024 + 1024 * (81 + 80 * 4))
-    assert macs > box_head
+    convolutions = 201_627_401_472  # fvcore's count of them at 800 x 1344
+    assert cost.macs == convolutions + box_head
 
 
 def test_command_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -193,6 +202,38 @@ def test_command_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFix
     assert '2/2' in printed.err  # the baseline, and carafe
     assert [row['upsampler'] for row in results['models'][0]['rows']] == ['bilinear', 'carafe']
     assert results['provenance']['versions']['torch']
+
+
+def test_command_takes_an_upsampler_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / 'my_upsamplers.py').write_text(
+        'from mmdysample import register_upsampler\n'
+        'from mmdysample.upsamplers import Interpolate\n'
+        "register_upsampler('mine', mode='bicubic')(Interpolate)\n"
+    )
+    command = [sys.executable, str(ROOT / 'tools/analysis/complexity.py'), '--models']
+    done = subprocess.run(
+        [*command, '--import', 'my_upsamplers', '--upsamplers', 'mine'],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f'| mine | 0 | 0 | {16 * C * 240 * 240 / 1e9:.3f} |' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--upsamplers', 'dysampel'], 'dysampel is not registered; registered are a2u, '),
+        (['--import', 'no_such_module'], "--import no_such_module: No module named 'no_such"),
+    ],
+)
+def test_command_refuses(arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(['--models', 'SegFormer-B1', *arguments])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_command_compares_with_a_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

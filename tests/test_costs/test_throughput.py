@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from mmdysample.costs import throughput
-from mmdysample.costs.models import HOSTS
+from mmdysample.costs.models import NETWORKS
 
 for package in ('mmdet', 'mmseg'):
     pytest.importorskip(package)
 
 CPU = torch.device('cpu')
-SEGFORMER = next(host for host in HOSTS if host.name == 'SegFormer-B1')
+SEGFORMER = next(network for network in NETWORKS if network.name == 'SegFormer-B1')
 
 
 def test_a_run_times_every_model_and_pass(tmp_path, capsys):
