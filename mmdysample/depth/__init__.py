@@ -1,4 +1,4 @@
-"""Monocular depth for mmseg: DepthFormer with any upsampler; importing this registers it."""
+"""Monocular depth for mmseg: DepthFormer with any upsampler."""
 
 from mmdysample.depth.backbone import DepthFormerSwin
 from mmdysample.depth.head import DenseDepthHead

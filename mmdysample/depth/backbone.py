@@ -8,11 +8,9 @@ from typing import Any
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmseg.models.backbones import SwinTransformer
-from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 
-@MODELS.register_module()
 class DepthFormerSwin(SwinTransformer):
     """:class:`mmseg.models.SwinTransformer` with a convolutional stem branch at 1/2 resolution.
 

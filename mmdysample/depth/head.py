@@ -11,7 +11,6 @@ from mmcv.cnn import ConvModule
 from mmengine.model import ModuleList
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
-from mmseg.registry import MODELS
 from mmseg.utils import SampleList
 from torch import Tensor, nn
 
@@ -20,7 +19,6 @@ from mmdysample.hosts.pyramid import UpsampleCfg, build_head_upsampler
 REGRESSIONS = ('direct', 'sigmoid')
 
 
-@MODELS.register_module()
 class DenseDepthHead(BaseDecodeHead):
     """Climb a pyramid from the coarsest level to the finest and regress metric depth.
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from mmengine.fileio import get_text
 from mmseg.datasets import BaseSegDataset
-from mmseg.registry import DATASETS
 
 
 def read_split(text: str) -> list[tuple[str, str | None]]:
@@ -34,7 +33,6 @@ def read_split(text: str) -> list[tuple[str, str | None]]:
     return pairs
 
 
-@DATASETS.register_module()
 class KITTIDepthDataset(BaseSegDataset):
     """Pictures of KITTI with a depth map, by the lists of the Eigen split.
 

@@ -6,14 +6,12 @@ import math
 
 import torch
 from mmseg.models.losses import SiLogLoss
-from mmseg.registry import MODELS
 from torch import Tensor
 
 _MEAN_WEIGHT = 0.15
 _WARM_UP_SHIFT = 0.1
 
 
-@MODELS.register_module()
 class SigLoss(SiLogLoss):
     r"""Scale-invariant log loss over all valid pixels of a batch.
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from mmengine.logging import MMLogger, print_log
 from mmseg.evaluation import DepthMetric
-from mmseg.registry import METRICS
 from prettytable import PrettyTable
 from torch import Tensor
 
@@ -56,7 +55,6 @@ def depth_errors(truth: Tensor, prediction: Tensor) -> dict[str, float]:
     return {name: value.item() for name, value in errors.items()}
 
 
-@METRICS.register_module()
 class BenchmarkDepthMetric(DepthMetric):
     """:class:`mmseg.evaluation.DepthMetric` as the NYU and KITTI benchmarks are evaluated.
 

@@ -9,11 +9,9 @@ import torch
 from mmcv.cnn import ConvModule
 from mmcv.ops import MultiScaleDeformableAttention
 from mmengine.model import BaseModule
-from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 
-@MODELS.register_module()
 class HAHINeck(BaseModule):
     """Let transformer levels and a convolution branch read from each other (Sec. 3.3).
 

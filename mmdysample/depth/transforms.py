@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
-from mmseg.registry import TRANSFORMS
 
 
 class _FixedCrop(BaseTransform):
@@ -45,7 +44,6 @@ class _FixedCrop(BaseTransform):
         return results
 
 
-@TRANSFORMS.register_module()
 class NYUCrop(_FixedCrop):
     """Cut the white frame off the pictures of NYU Depth v2: 480 x 640 to 427 x 565."""
 
@@ -54,7 +52,6 @@ class NYUCrop(_FixedCrop):
         return 45, 472, 43, 608
 
 
-@TRANSFORMS.register_module()
 class KBCrop(_FixedCrop):
     """Cut KITTI's pictures, which differ in size, to one size: bottom, in the middle.
 
@@ -73,7 +70,6 @@ class KBCrop(_FixedCrop):
         return top, height, left, left + self.size[1]
 
 
-@TRANSFORMS.register_module()
 class DepthColorAug(BaseTransform):
     """Change gamma, brightness and the colour channels at random, all three or none.
 

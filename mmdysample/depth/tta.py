@@ -7,11 +7,9 @@ from collections.abc import Sequence
 import torch
 from mmengine.model import BaseTTAModel
 from mmengine.structures import PixelData
-from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 
-@MODELS.register_module()
 class DepthTTAModel(BaseTTAModel):
     """Average the depth predicted for a picture and for its mirror image, as published.
 

@@ -8,7 +8,6 @@ import cv2
 import mmcv
 import numpy as np
 from mmengine.dist import master_only
-from mmseg.registry import VISUALIZERS
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
@@ -88,7 +87,6 @@ def draw_depth(
     return np.concatenate((image, *coloured, scale_bar(len(image), depth_range)), axis=1)
 
 
-@VISUALIZERS.register_module()
 class DepthLocalVisualizer(SegLocalVisualizer):
     """Draws the picture, true depth, predicted depth and one scale in metres, side by side.
 

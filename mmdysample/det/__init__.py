@@ -1,4 +1,4 @@
-"""Necks and heads for mmdet; importing this package registers them."""
+"""Necks and heads for mmdet."""
 
 from mmdysample.det.fpn import UpsampleFPN
 from mmdysample.det.mask_head import UpsampleFCNMaskHead

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
-from mmdet.registry import MODELS
 
 from mmdysample.upsamplers import Upsampler, build_upsampler
 
 
-@MODELS.register_module()
 class UpsampleFCNMaskHead(FCNMaskHead):
     """:class:`mmdet.models.FCNMaskHead` whose own upsample layer is any upsampler.
 

@@ -1,11 +1,9 @@
 """mmdet's MaskFormer with a chosen upsampler in its pixel decoder."""
 
 from mmdet.models.dense_heads import MaskFormerHead
-from mmdet.registry import MODELS
 
 from mmdysample.hosts.maskformer import UpsampleMaskFormerMixin
 
 
-@MODELS.register_module()
 class UpsampleMaskFormerHead(UpsampleMaskFormerMixin, MaskFormerHead):
     """:class:`mmdet.models.MaskFormerHead` with any upsampler in its pixel decoder."""

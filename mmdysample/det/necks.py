@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmdet.models import necks
-from mmdet.registry import MODELS
 
 from mmdysample.hosts.swap import SwapUpsampleMixin, example_pyramid, swap_upsample
 
@@ -42,21 +41,17 @@ class _UpsampleNeck(SwapUpsampleMixin):
         swap_upsample(self, upsample_cfg, example_pyramid(in_channels))
 
 
-@MODELS.register_module()
 class UpsamplePAFPN(_UpsampleNeck, necks.PAFPN):
     """:class:`mmdet.models.necks.PAFPN` with a chosen upsampler."""
 
 
-@MODELS.register_module()
 class UpsampleNASFPN(_UpsampleNeck, necks.NASFPN):
     """:class:`mmdet.models.necks.NASFPN` with a chosen upsampler."""
 
 
-@MODELS.register_module()
 class UpsampleYOLOXPAFPN(_UpsampleNeck, necks.YOLOXPAFPN):
     """:class:`mmdet.models.necks.YOLOXPAFPN`, the neck of YOLOX, with a chosen upsampler."""
 
 
-@MODELS.register_module()
 class UpsampleCSPNeXtPAFPN(_UpsampleNeck, necks.CSPNeXtPAFPN):
     """:class:`mmdet.models.necks.CSPNeXtPAFPN`, the neck of RTMDet, with a chosen upsampler."""

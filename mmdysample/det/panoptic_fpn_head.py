@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmdet.models.seg_heads import PanopticFPNHead
-from mmdet.registry import MODELS
 
 from mmdysample.hosts.swap import SwapUpsampleMixin, example_pyramid, swap_upsample
 
 
-@MODELS.register_module()
 class UpsamplePanopticFPNHead(SwapUpsampleMixin, PanopticFPNHead):
     """:class:`mmdet.models.seg_heads.PanopticFPNHead` with a chosen upsampler.
 

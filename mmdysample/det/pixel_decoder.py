@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmdet.models.layers import MSDeformAttnPixelDecoder
-from mmdet.registry import MODELS
 
 from mmdysample.hosts.swap import SwapUpsampleMixin, example_pyramid, swap_upsample
 
 
-@MODELS.register_module()
 class UpsampleMSDeformAttnPixelDecoder(SwapUpsampleMixin, MSDeformAttnPixelDecoder):
     """:class:`mmdet.models.layers.MSDeformAttnPixelDecoder` with a chosen upsampler.
 

@@ -10,7 +10,8 @@ a refusal.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -56,12 +57,16 @@ def mmengine_safe_globals() -> list[Callable | tuple[Callable, str]]:
     ]
 
 
-def allow_mmengine_checkpoints() -> None:
-    """Let ``torch.load(weights_only=True)`` read what MMEngine's runners write.
-
-    Affects this process, once per import of the package; calling it again changes nothing.
-    """
-    torch.serialization.add_safe_globals(mmengine_safe_globals())
+@contextmanager
+def mmengine_checkpoints_allowed() -> Iterator[None]:
+    """Let ``torch.load(weights_only=True)`` read what MMEngine's runners write, in a context."""
+    before = torch.serialization.get_safe_globals()
+    try:
+        with torch.serialization.safe_globals(mmengine_safe_globals()):
+            yield
+    finally:
+        # torch takes away at the end what was allowed before, too; so does OneDL's loader.
+        torch.serialization.add_safe_globals(before)
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
@@ -83,7 +88,8 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     if not os.path.isfile(path):
         raise FileNotFoundError(f'checkpoint {filename} does not exist')
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        with mmengine_checkpoints_allowed():
+            return torch.load(path, map_location=map_location, weights_only=True)
     except (UnpicklingError, EOFError, RuntimeError) as error:
         # torch wraps the reason into advice to switch the safe loader off.
         lines = str(error.__context__ or error).splitlines() or ['it is empty']
@@ -119,11 +125,12 @@ def require_safe_loading() -> None:
     """Make every checkpoint load of this process, MMEngine's included, a safe one.
 
     Local files go through :func:`load_from_local`. For downloads, the environment variable
-    that torch reads keeps a fork of MMEngine from falling back to the unsafe loader.
+    that torch reads keeps a fork of MMEngine from falling back to the unsafe loader, and what
+    MMEngine stores is allowed for the whole process.
     """
     from mmengine.runner import CheckpointLoader
 
-    allow_mmengine_checkpoints()
+    torch.serialization.add_safe_globals(mmengine_safe_globals())
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
 

@@ -198,10 +198,10 @@ def _metadata(meta: Mapping[str, Any], cfg: Config) -> dict[str, Any]:
         if meta.get(old):
             known.setdefault(old.lower(), meta[old])
     if 'classes' not in known:
-        dataset = cfg.test_dataloader.dataset
-        with DATASETS.switch_scope_and_registry(None) as datasets:
-            defaults = datasets.get(dataset.type).METAINFO
-        known = {**defaults, **dataset.get('metainfo', {}), **known}
+        # Neither reads nor renders data.
+        dataset = {**cfg.test_dataloader.dataset, 'lazy_init': True, 'pipeline': []}
+        dataset.pop('scenes', None)
+        known = {**DATASETS.build(dataset).metainfo, **known}
     trained = {key: meta[key] for key in ('epoch', 'iter', 'mmdet_version') if key in meta}
     return dict(
         dataset_meta=known, cfg=cfg.pretty_text, mmdysample_version=__version__, trained=trained

@@ -8,11 +8,9 @@ import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 
-@HOOKS.register_module()
 class EpochSeedHook(Hook):
     """Let a resumed training give the numbers of an uninterrupted one.
 

@@ -13,7 +13,6 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-import mmdysample  # registers everything, so that a config need not import it
 from mmdysample.engine.checkpoint import require_safe_loading
 from mmdysample.engine.errors import UsageError
 from mmdysample.engine.files import use_whole_files
@@ -77,7 +76,7 @@ def load_config(args: argparse.Namespace) -> Config:
 
 def project_root() -> Path:
     """Find configs/ and tools/: in the checkout, or in the installed package's ``.mim``."""
-    package = Path(mmdysample.__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     return package.parent if (package.parent / 'configs').is_dir() else package / '.mim'
 
 

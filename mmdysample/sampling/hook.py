@@ -12,14 +12,12 @@ from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.registry import HOOKS
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from mmdysample.sampling.positions import STATISTICS, Sampling, find_dysample, watch_sampling
 
 
-@HOOKS.register_module()
 class SamplingStatsHook(Hook):
     """Log, every so many iterations, how far the DySample layers move their sampling positions.
 

@@ -1,13 +1,11 @@
 """Scenes for MMDetection: boxes and masks, and panoptic segments."""
 
 from mmdet.datasets import CocoDataset, CocoPanopticDataset
-from mmdet.registry import DATASETS
 
 from mmdysample.scenes.metainfo import PANOPTIC_METAINFO, THING_METAINFO
 from mmdysample.scenes.on_demand import ScenesMixin
 
 
-@DATASETS.register_module()
 class ScenesDetDataset(ScenesMixin, CocoDataset):
     """Boxes and instance masks of the scenes' things."""
 
@@ -15,7 +13,6 @@ class ScenesDetDataset(ScenesMixin, CocoDataset):
     LAYOUT = dict(ann_file='annotations/instances_{split}.json', data_prefix=dict(img='{split}/'))
 
 
-@DATASETS.register_module()
 class ScenesPanopticDataset(ScenesMixin, CocoPanopticDataset):
     """Panoptic segments of the scenes' things and stuff."""
 

@@ -1,13 +1,11 @@
 """Scenes for MMSegmentation: semantic maps and depth."""
 
 from mmseg.datasets import BaseSegDataset, NYUDataset
-from mmseg.registry import DATASETS
 
 from mmdysample.scenes.metainfo import SEMANTIC_METAINFO
 from mmdysample.scenes.on_demand import ScenesMixin
 
 
-@DATASETS.register_module()
 class ScenesSegDataset(ScenesMixin, BaseSegDataset):
     """Semantic maps of things and stuff; every pixel has a class."""
 
@@ -15,7 +13,6 @@ class ScenesSegDataset(ScenesMixin, BaseSegDataset):
     LAYOUT = dict(data_prefix=dict(img_path='{split}', seg_map_path='semantic/{split}'))
 
 
-@DATASETS.register_module()
 class ScenesDepthDataset(ScenesMixin, NYUDataset):
     """Metric depth; load it with ``LoadDepthAnnotation(depth_rescale_factor=1e-3)``."""
 

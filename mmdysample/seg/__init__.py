@@ -1,9 +1,8 @@
-"""Necks, heads and metrics for mmseg; importing this package registers them."""
+"""Necks, heads and metrics for mmseg."""
 
 from importlib.util import find_spec
 
 from mmdysample.seg.boundary_iou import BoundaryIoUMetric
-from mmdysample.seg.config_path import resolve_mmseg_configs
 from mmdysample.seg.fpn import UpsampleFPN
 from mmdysample.seg.segformer_head import UpsampleSegformerHead
 from mmdysample.seg.uper_head import UpsampleUPerHead
@@ -14,5 +13,3 @@ if find_spec('mmdet') is not None:  # mmseg's MaskFormer head is mmdet's
     from mmdysample.seg.maskformer_head import UpsampleMaskFormerHead
 
     __all__ += ['UpsampleMaskFormerHead']
-
-resolve_mmseg_configs()

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger, print_log
-from mmseg.registry import METRICS
 from prettytable import PrettyTable
 from torch import Tensor
 
@@ -119,7 +118,6 @@ def boundary_areas(
     return areas[:, :num_classes]
 
 
-@METRICS.register_module()
 class BoundaryIoUMetric(BaseMetric):
     """Mean boundary IoU over classes ("bIoU"), for use beside mmseg's ``IoUMetric``.
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from mmseg.models.decode_heads import SegformerHead
-from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmdysample.hosts.pyramid import PyramidUpsample, UpsampleCfg
@@ -15,7 +14,6 @@ from mmdysample.hosts.pyramid import PyramidUpsample, UpsampleCfg
 PROJECTIONS = ('conv', 'linear')
 
 
-@MODELS.register_module()
 class UpsampleSegformerHead(SegformerHead):
     """:class:`mmseg.models.SegformerHead` with any upsampler between projection and fusion.
 

@@ -8,13 +8,11 @@ from typing import Any
 import torch
 from mmengine.model import ModuleList
 from mmseg.models.decode_heads import UPerHead
-from mmseg.registry import MODELS
 from torch import Tensor
 
 from mmdysample.hosts.pyramid import PyramidUpsample, UpsampleCfg, build_head_upsampler
 
 
-@MODELS.register_module()
 class UpsampleUPerHead(UPerHead):
     """:class:`mmseg.models.UPerHead` with any upsampler in its top-down path.
 

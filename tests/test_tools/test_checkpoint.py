@@ -18,8 +18,8 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
 from mmdysample.engine.checkpoint import (
-    allow_mmengine_checkpoints,
     load_from_local,
+    mmengine_checkpoints_allowed,
     mmengine_safe_globals,
     require_safe_loading,
 )
@@ -84,8 +84,8 @@ def test_training_state_needs_the_allowance_and_survives(tmp_path, name):
     with pytest.raises(UnpicklingError):
         torch.load(path, weights_only=True)
 
-    allow_mmengine_checkpoints()
-    loaded = torch.load(path, weights_only=True)['message_hub']
+    with mmengine_checkpoints_allowed():
+        loaded = torch.load(path, weights_only=True)['message_hub']
     assert type(loaded) is type(STATE[name])
     assert pickle.dumps(loaded) == pickle.dumps(STATE[name])
 
@@ -106,9 +106,28 @@ def test_both_names_of_numpys_core_are_known(tmp_path, core):
                 content = content.replace(ours.encode(), f'{core}.multiarray'.encode())
             target.writestr(name, content)
 
-    allow_mmengine_checkpoints()
-    loaded = torch.load(tmp_path / 'other.pth', weights_only=True)
+    loaded = load_from_local(str(tmp_path / 'other.pth'))
     np.testing.assert_array_equal(loaded, original)
+
+
+def test_loading_leaves_the_process_as_it_was(tmp_path):
+    path = tmp_path / 'state.pth'
+    torch.save(dict(message_hub=HistoryBuffer([1.0], [1])), path)
+    load_from_local(str(path))
+    assert torch.serialization.get_safe_globals() == []
+    torch.serialization.add_safe_globals([HistoryBuffer, Path])  # allowed by somebody else
+    load_from_local(str(path))
+    assert set(torch.serialization.get_safe_globals()) == {HistoryBuffer, Path}
+
+
+def test_training_state_loads_after_mmengines_own_loader_has_run(tmp_path):
+    """OneDL's takes back what it allows for a download, also what was allowed before."""
+    path = tmp_path / 'state.pth'
+    torch.save(dict(message_hub=HistoryBuffer([1.0], [1])), path)
+    require_safe_loading()
+    with torch.serialization.safe_globals([HistoryBuffer, np.ndarray, np.dtype]):
+        pass
+    assert CheckpointLoader.load_checkpoint(str(path))['message_hub'].mean() == 1
 
 
 def test_no_builtin_is_allowed():
@@ -137,7 +156,6 @@ class Reach:
 def test_attributes_of_allowed_types_are_out_of_reach(tmp_path, owner, name):
     path = tmp_path / 'reach.pth'
     torch.save(Reach(owner, name), path)
-    allow_mmengine_checkpoints()
     with pytest.raises(RefusedCheckpointError, match=name):
         load_from_local(str(path))
 

@@ -11,7 +11,6 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
-import mmdysample  # noqa: F401  registers everything, so that a config need not import it
 from mmdysample.engine.checkpoint import load_from_local, require_safe_loading
 from mmdysample.reproduce.report.views import View, prediction_of, truth_of
 from mmdysample.reproduce.results import Result
