@@ -37,7 +37,8 @@ before = torch.serialization.get_safe_globals()
 import mmdysample
 assert torch.serialization.get_safe_globals() == before
 print(sorted({'mmdet.models', 'mmseg.models', 'mmcv.ops', 'mmcv.cnn', 'mmdysample.det',
-              'mmdysample.seg', 'mmdysample.engine', 'numba', 'pandas'} & set(sys.modules)))
+              'mmdysample.seg', 'mmdysample.engine', 'numba', 'pandas', 'torch._dynamo'}
+             & set(sys.modules)))
 """)
     assert done.returncode == 0, done.stderr
     assert (done.stdout, done.stderr) == ('[]\n', '')

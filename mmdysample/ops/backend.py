@@ -175,19 +175,25 @@ def _native_obstacle(tensors: Sequence[Tensor | None]) -> str | None:
     return _numba_obstacle()
 
 
-@torch.compiler.assume_constant_result
+def _constant_in_graphs(function: Callable) -> Callable:
+    """``torch.compiler.assume_constant_result``, without its import of a second at load time."""
+    function._dynamo_marked_constant = True  # all that it does
+    return function
+
+
+@_constant_in_graphs
 def _numba_obstacle() -> str | None:
     """Why Numba cannot be imported, tried once; None if it can."""
     return _import_numba()
 
 
-@torch.compiler.assume_constant_result
+@_constant_in_graphs
 def _trial_obstacle(trial: Callable, device: torch.device, dtype: torch.dtype) -> str | None:
     """What is wrong with Triton's result of a trial, in words; None if nothing is."""
     return _try_triton(trial, device, dtype)
 
 
-@torch.compiler.assume_constant_result
+@_constant_in_graphs
 def _report_once(message: str) -> None:
     if message not in _reported:
         _reported.add(message)
