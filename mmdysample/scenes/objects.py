@@ -1,7 +1,7 @@
 """The thing classes: each builder makes one object standing at the world origin.
 
-A builder takes a random generator and a size in metres (the object's largest extent, nearly) and
-returns a :class:`Thing`. Colours are mostly free, so that the shape tells the class.
+A builder takes a random generator and a size in metres (the object's largest extent, nearly).
+Colours are mostly free, so that the shape tells the class.
 """
 
 from __future__ import annotations
@@ -12,303 +12,232 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mmdysample.scenes.shapes import (
-    Box,
-    Ellipsoid,
-    Frustum,
+    BALL,
+    BOX,
+    BRANCH,
+    CLUMP,
+    CYLINDER,
+    ROD,
     Solid,
-    Torus,
+    arc,
     axis_rotation,
-    rotation_onto,
+    lathe,
 )
 from mmdysample.scenes.textures import Material
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object of a scene.
+    """One object of a scene, or the ground or the wall, as a mesh of F triangles.
 
     Attributes:
         name: Its class.
-        solids: What it is made of.
-        footprint: Circles (x, z, radius) on the ground that no other object may enter.
-        top: Height and radius of a flat top on which something can stand, or None.
-        shade: How much it darkens the ground about it, from 0 to 1.
+        materials: What it is made of.
+        index: Which of the materials each triangle shows, (F,).
+        solid: Triangles and normals, (F, 3, 3) each.
+        texture: The corners' coordinates on the pattern, in cells, (F, 3, 3).
+        room: Radius in metres of a flat top on which something can stand, 0 if there is none.
     """
 
     name: str
-    solids: tuple[Solid, ...]
-    footprint: tuple[tuple[float, float, float], ...]
-    top: tuple[float, float] | None = None
-    shade: float = 0.5
+    materials: tuple[Material, ...]
+    index: np.ndarray
+    solid: Solid
+    texture: np.ndarray
+    room: float = 0.0
 
-    def moved(self, position: np.ndarray, yaw: float) -> Thing:
+    @property
+    def reach(self) -> float:
+        """Horizontal distance of the outermost corner from the origin."""
+        return float(np.sqrt((self.solid.triangles[..., ::2] ** 2).sum(axis=-1)).max())
+
+    @property
+    def height(self) -> float:
+        """The highest corner's y."""
+        return float(self.solid.triangles[..., 1].max())
+
+    def moved(self, position, yaw: float = 0.0) -> Thing:
         """A copy turned by ``yaw`` radians about the y axis and then shifted."""
-        rotation = axis_rotation('y', yaw)
-        circles = []
-        for x, z, radius in self.footprint:
-            centre = rotation @ np.array([x, 0.0, z]) + position
-            circles.append((centre[0], centre[2], radius))
-        solids = tuple(solid.moved(position, rotation) for solid in self.solids)
-        return replace(self, solids=solids, footprint=tuple(circles))
+        return replace(self, solid=self.solid.put(position, 1.0, axis_rotation('y', yaw)))
 
 
-def colour(rng, hue=None, saturation=(0.35, 0.9), value=(0.35, 0.95)) -> tuple[float, ...]:
-    """A random linear RGB colour; ``hue`` is a range in turns, any hue by default."""
-    h = rng.uniform(*(hue or (0.0, 1.0))) % 1.0
-    rgb = colorsys.hsv_to_rgb(h, rng.uniform(*saturation), rng.uniform(*value))
+def assemble(rng, name: str, parts: list[tuple[Material, Solid]], room: float = 0.0) -> Thing:
+    """An object of several solids; the patterns start at a random point."""
+    materials, solids = zip(*parts, strict=True)
+    texture = [
+        material.cells * solid.triangles + rng.uniform(0, 64, 3) for material, solid in parts
+    ]
+    return Thing(
+        name,
+        materials,
+        np.repeat(np.arange(len(parts)), [len(solid.triangles) for solid in solids]),
+        Solid(*(np.concatenate(arrays) for arrays in zip(*solids, strict=True))),
+        np.concatenate(texture),
+        room,
+    )
+
+
+def colour(rng, hue=(0.0, 1.0), saturation=(0.35, 0.9), value=(0.35, 0.95)) -> tuple[float, ...]:
+    """A random linear RGB colour; the ranges are those of HSV, the hue in turns."""
+    rgb = colorsys.hsv_to_rgb(*(rng.uniform(*limits) for limits in (hue, saturation, value)))
     return tuple(channel**2.2 for channel in rgb)
 
 
-def white(rng) -> tuple[float, ...]:
-    """A nearly white linear RGB colour."""
+def darker(rgb: tuple[float, ...], factor: float) -> tuple[float, ...]:
+    """A colour times a factor."""
+    return tuple(factor * channel for channel in rgb)
+
+
+def _white(rng):
     return colour(rng, saturation=(0.0, 0.08), value=(0.88, 0.98))
 
 
-def brown(rng) -> tuple[float, ...]:
-    """A linear RGB colour of wood or bark."""
-    return colour(rng, hue=(0.05, 0.1), saturation=(0.35, 0.7), value=(0.28, 0.75))
+def _wooden(rng, cells: float, pattern: str = 'wood') -> Material:
+    base = colour(rng, (0.05, 0.1), (0.35, 0.7), (0.28, 0.75))
+    return Material(base, darker(base, 0.4), pattern, cells)
 
 
-def wooden(rng, cells=4.0, pattern='wood') -> Material:
-    """Wood of one tone with a darker grain."""
-    base = brown(rng)
-    return Material(
-        (base, tuple(0.4 * c for c in base)), pattern, cells, 0.08, seed=int(rng.integers(16))
-    )
-
-
-def painted(rng, patterns: str, size: float, gloss=0.0) -> Material:
-    """A free colour with white or a second colour, in one of the named patterns."""
-    second = white(rng) if rng.random() < 0.5 else colour(rng)
-    return Material(
-        (colour(rng), second),
-        str(rng.choice(patterns.split())),
-        rng.uniform(3, 6) / size,
-        rng.uniform(0.02, 0.15),
-        gloss,
-        int(rng.integers(16)),
-    )
-
-
-def _bar(material: Material, start, end, bottom: float, top: float) -> Frustum:
-    """A round bar from ``start`` to ``end``."""
-    start, end = np.asarray(start, float), np.asarray(end, float)
-    return Frustum(
-        material,
-        start,
-        rotation_onto(end - start),
-        bottom,
-        top,
-        float(np.sqrt(((end - start) ** 2).sum())),
-    )
+def _painted(rng, size: float, patterns: str, gloss: float = 0.0) -> Material:
+    second = _white(rng) if rng.random() < 0.5 else colour(rng)
+    pattern = str(rng.choice(patterns.split()))
+    return Material(colour(rng), second, pattern, rng.uniform(3, 6) / size, gloss)
 
 
 def ball(rng: np.random.Generator, size: float) -> Thing:
     """A ball, tilted so that its pattern shows."""
-    radius = size / 2
-    material = painted(rng, 'plain sectors sectors dots stripes marble', size, gloss=0.5)
-    tilt = axis_rotation('x', rng.uniform(-1, 1)) @ axis_rotation('z', rng.uniform(-1, 1))
-    solid = Ellipsoid(material, np.array([0.0, radius, 0.0]), tilt, (radius,) * 3)
-    return Thing('ball', (solid,), ((0, 0, radius),), shade=0.6)
+    material = _painted(rng, size, 'plain stripes stripes dots checker marble', gloss=0.5)
+    thing = assemble(rng, 'ball', [(material, BALL.put(scale=size / 2))])
+    tilted = thing.solid.put(rotation=axis_rotation('x', rng.uniform(-1, 1)))
+    tilted = tilted.put((0, size / 2, 0), 1.0, axis_rotation('z', rng.uniform(-1, 1)))
+    return replace(thing, solid=tilted)
 
 
 def crate(rng: np.random.Generator, size: float) -> Thing:
     """A box of planks within a frame, or a painted one."""
-    half = np.array([1.0, rng.uniform(0.55, 1.0), rng.uniform(0.6, 1.0)]) * size / 2.3
-    centre = np.array([0.0, half[1], 0.0])
+    a, b, c = whole = np.array([1.0, rng.uniform(0.55, 1.0), rng.uniform(0.6, 1.0)]) * size / 1.15
     if rng.random() < 0.55:
-        body, frame = wooden(rng, rng.uniform(6, 9) / size, 'planks'), wooden(rng, 3 / size)
-        width = 0.07 * size
-        solids = [Box(body, centre, half=tuple(half - 0.25 * width))]
-        for axis in range(3):
-            bar = np.full(3, width / 2)
-            # Only the upright bars reach into the corners: no two surfaces coincide.
-            bar[axis] = half[axis] if axis == 1 else half[axis] - width
-            others = [i for i in range(3) if i != axis]
-            for a in (-1, 1):
-                for b in (-1, 1):
-                    shift = np.zeros(3)
-                    shift[others] = (half - width / 2)[others] * (a, b)
-                    solids.append(Box(frame, centre + shift, half=tuple(bar)))
+        body, frame, width = _wooden(rng, 7 / size, 'planks'), _wooden(rng, 3 / size), 0.08 * size
+        parts = [(body, BOX.put((0, 0.2 * width, 0), whole - 0.4 * width))]
+        for i in (-0.5, 0.5):
+            for j in (-0.5, 0.5):
+                # The upright bars take the corners: no two surfaces coincide.
+                x, y, z = i * (a - width), (j + 0.5) * (b - width), c - width
+                parts += [
+                    (frame, BOX.put((x, 0, j * z), (width, b, width))),
+                    (frame, BOX.put((0, y, i * z), (a - 2 * width, width, width))),
+                    (frame, BOX.put((x, y, 0), (width, width, c - 2 * width))),
+                ]
     else:
-        material = painted(rng, 'plain checker dots stripes marble', size)
-        solids = [Box(material, centre, half=tuple(half))]
-    reach = float(np.hypot(half[0], half[2]))
-    return Thing('crate', tuple(solids), ((0, 0, reach),), (2 * half[1], min(half[0], half[2])))
+        parts = [(_painted(rng, size, 'plain checker dots stripes marble'), BOX.put(scale=whole))]
+    return assemble(rng, 'crate', parts, min(a, c) / 2)
 
 
 def drum(rng: np.random.Generator, size: float) -> Thing:
     """A standing or lying barrel with hoops."""
-    radius, height = size * rng.uniform(0.24, 0.36), size * rng.uniform(0.75, 1.0)
-    body = painted(rng, 'plain plain stripes sectors', size, gloss=0.35)
-    hoop = Material((colour(rng, saturation=(0.0, 0.3)),) * 2, gloss=0.5)
-    solids = [Frustum(body, bottom=radius, top=radius, height=height)]
-    for level in (0.01, 0.31, 0.63, 0.94):
-        solids.append(
-            Frustum(
-                hoop,
-                np.array([0.0, level * height, 0.0]),
-                np.eye(3),
-                1.05 * radius,
-                1.05 * radius,
-                0.04 * height,
-            )
-        )
+    radius, height = size * rng.uniform(0.26, 0.36), size * rng.uniform(0.75, 1.0)
+    metal = colour(rng, saturation=(0.0, 0.3))
+    body = _painted(rng, size, 'plain plain stripes', gloss=0.35)
+    hoop = Material(metal, metal, gloss=0.5)
+    parts = [(body, CYLINDER.put(scale=(radius, height, radius)))]
+    for level in (0.0, 0.31, 0.63, 0.95):
+        scale = (1.06 * radius, 0.05 * height, 1.06 * radius)
+        parts.append((hoop, CYLINDER.put((0, (level + 0.001) * height, 0), scale)))
     if rng.random() < 0.75:
-        return Thing('drum', tuple(solids), ((0, 0, 1.05 * radius),), (height, radius), 0.6)
-    lying = axis_rotation('z', np.pi / 2)
-    shift = np.array([height / 2, 1.05 * radius, 0.0])
-    circles = tuple((x * height / 3, 0, 1.1 * radius) for x in (-1, 0, 1))
-    return Thing('drum', tuple(s.moved(shift, lying) for s in solids), circles, shade=0.6)
+        return assemble(rng, 'drum', parts, radius)
+    turn, shift = axis_rotation('z', np.pi / 2), (height / 2, 1.06 * radius, 0)
+    return assemble(rng, 'drum', [(m, s.put(shift, 1.0, turn)) for m, s in parts])
 
 
 def cone(rng: np.random.Generator, size: float) -> Thing:
     """A traffic cone on a square foot, or a plain cone."""
-    radius = size * rng.uniform(0.22, 0.36)
+    radius = size * rng.uniform(0.24, 0.36)
+    shape = lathe([(0, 0), (radius, 0), (0.12 * radius, size), (0, size)], sides=32)
     if rng.random() < 0.6:
-        orange = colour(rng, hue=(0.02, 0.08), saturation=(0.8, 0.95), value=(0.85, 1.0))
-        material = Material((orange, white(rng)), 'stripes', rng.uniform(3, 5) / size, 0.05, 0.2)
-        foot = Box(
-            Material((orange, orange)),
-            np.array([0, 0.02 * size, 0]),
-            half=(1.15 * radius, 0.02 * size, 1.15 * radius),
-        )
-        solids = (
-            foot,
-            Frustum(
-                material,
-                np.array([0, 0.04 * size, 0]),
-                bottom=radius,
-                top=0.15 * radius,
-                height=0.96 * size,
-            ),
-        )
-    else:
-        material = painted(rng, 'plain stripes sectors marble', size, gloss=0.2)
-        solids = (Frustum(material, bottom=1.2 * radius, top=0.002, height=size),)
-    return Thing('cone', solids, ((0, 0, 1.5 * radius),))
+        orange = colour(rng, (0.02, 0.08), (0.8, 0.95), (0.85, 1.0))
+        body = Material(orange, _white(rng), 'stripes', rng.uniform(3, 5) / size, 0.2)
+        foot = BOX.put((0, 0, 0), (2.3 * radius, 0.04 * size, 2.3 * radius))
+        return assemble(rng, 'cone', [(body, shape), (Material(orange, orange), foot)])
+    return assemble(rng, 'cone', [(_painted(rng, size, 'plain stripes marble', 0.2), shape)])
 
 
 def ring(rng: np.random.Generator, size: float) -> Thing:
     """A torus that lies on the ground or stands on its edge."""
-    tube = size * rng.uniform(0.04, 0.14)
-    radius = size / 2 - tube
-    material = painted(rng, 'plain sectors sectors marble', size, gloss=0.4)
-    if rng.random() < 0.25:
-        solid = Torus(material, np.array([0, tube, 0]), radius=radius, tube=tube)
-        return Thing('ring', (solid,), ((0, 0, size / 2),), shade=0.2)
-    upright = axis_rotation('x', np.pi / 2)
-    solid = Torus(material, np.array([0, size / 2, 0]), upright, radius, tube)
-    circles = tuple((x * size / 3, 0, 2 * tube) for x in (-1, 0, 1))
-    return Thing('ring', (solid,), circles, shade=0.3)
+    tube = size * rng.uniform(0.06, 0.14)
+    profile = tube * arc(12, 0, 2 * np.pi) + (size / 2 - tube, 0)
+    profile[-1] = profile[0]
+    material = _painted(rng, size, 'plain checker dots marble', gloss=0.4)
+    lies = rng.random() < 0.25
+    turn = axis_rotation('x', 0.0 if lies else np.pi / 2)
+    solid = lathe(profile, sides=40).put((0, tube if lies else size / 2, 0), 1.0, turn)
+    return assemble(rng, 'ring', [(material, solid)])
 
 
 def table(rng: np.random.Generator, size: float) -> Thing:
     """A round or square top on three or four thin legs."""
-    half, height = size / 2, size * rng.uniform(0.6, 0.95)
-    material = wooden(rng, 4 / size) if rng.random() < 0.6 else painted(rng, 'plain marble', size)
-    leg = wooden(rng) if rng.random() < 0.5 else Material((colour(rng, value=(0.1, 0.5)),) * 2)
-    thick = 0.045 * size
-    round_top = rng.random() < 0.5
-    if round_top:
-        solids = [
-            Frustum(material, np.array([0, height - thick, 0]), bottom=half, top=half, height=thick)
-        ]
+    height, thick, half = size * rng.uniform(0.6, 0.95), 0.05 * size, size / 2
+    dark = colour(rng, value=(0.1, 0.5))
+    top = _wooden(rng, 4 / size) if rng.random() < 0.6 else _painted(rng, size, 'plain marble')
+    leg = _wooden(rng, 4.0) if rng.random() < 0.5 else Material(dark, dark)
+    if rng.random() < 0.5:
+        depth, corner, count = half, 0.75, int(rng.integers(3, 5))
+        board = CYLINDER.put((0, height - thick, 0), (half, thick, half))
     else:
-        solids = [
-            Box(
-                material,
-                np.array([0, height - thick / 2, 0]),
-                half=(half, thick / 2, half * rng.uniform(0.6, 1.0)),
-            )
-        ]
-    depth = half if round_top else solids[0].half[2]
-    count = 3 if round_top and rng.random() < 0.5 else 4
-    radius = size * rng.uniform(0.014, 0.03)
+        depth, corner, count = half * rng.uniform(0.6, 1.0), 1.2, 4
+        board = BOX.put((0, height - thick, 0), (2 * half, thick, 2 * depth))
+    parts, radius = [(top, board)], size * rng.uniform(0.02, 0.035)
     for angle in np.pi * (2 * np.arange(count) + 1) / count:
-        x, z = (
-            np.cos(angle) * half * (0.75 if round_top else 1.2),
-            np.sin(angle) * depth * (0.75 if round_top else 1.2),
-        )
-        solids.append(
-            _bar(
-                leg,
-                (1.1 * x, 0, 1.1 * z),
-                (0.95 * x, height - thick, 0.95 * z),
-                0.7 * radius,
-                radius,
-            )
-        )
-    reach = half * (1.0 if round_top else 1.35)
-    return Thing('table', tuple(solids), ((0, 0, reach),), (height, 0.75 * depth), 0.15)
+        foot = np.array([corner * half * np.cos(angle), 0, corner * depth * np.sin(angle)])
+        parts.append((leg, ROD.between(1.1 * foot, 0.95 * foot + (0, height - thick, 0), radius)))
+    return assemble(rng, 'table', parts, 0.75 * depth)
 
 
 def fence(rng: np.random.Generator, size: float) -> Thing:
     """Pickets on rails, or a lattice of thin bars between posts."""
-    height = size * rng.uniform(0.4, 0.6)
-    base = white(rng) if rng.random() < 0.4 else brown(rng)
-    wood = Material((base, tuple(0.55 * c for c in base)), 'wood', 5 / size, 0.08)
-    half, thin = size / 2, size * rng.uniform(0.007, 0.014)
-    solids = []
+    height, half, thin = size * rng.uniform(0.4, 0.6), size / 2, size * rng.uniform(0.01, 0.016)
+    base = _white(rng) if rng.random() < 0.4 else colour(rng, (0.05, 0.1), value=(0.28, 0.75))
+    wood, solids = Material(base, darker(base, 0.55), 'wood', 5 / size), []
     if rng.random() < 0.5:
-        count = int(rng.integers(7, 13))
+        count = int(rng.integers(6, 11))
         for x in np.linspace(-half, half, count):
-            tall = height / 2 * rng.uniform(0.93, 1.0)
-            solids.append(Box(wood, np.array([x, tall, 0]), half=(0.28 * size / count, tall, thin)))
-        for level in (0.3, 0.75):
-            solids.append(
-                Box(wood, np.array([0, level * height, 2 * thin]), half=(half, 0.04 * height, thin))
-            )
+            tall = height * rng.uniform(0.93, 1.0)
+            solids.append(BOX.put((x, 0, 0), (0.6 * size / count, tall, 2 * thin)))
+        for level in (0.25, 0.7):
+            rail = (2 * half, 0.09 * height, 2 * thin)
+            solids.append(BOX.put((0, level * height, 2.1 * thin), rail))
     else:
-        for x in (-half, 0, half):
-            solids.append(_bar(wood, (x, 0, 0), (x, 1.05 * height, 0), 2 * thin, 2 * thin))
-        step = rng.uniform(0.22, 0.3) * height
         low, high = 0.12 * height, 0.95 * height
-        for x in np.arange(-half - (high - low), half, step):
-            for lean in (1, -1):
-                # Diagonals, cut where they leave the frame.
-                start, end = max(x, -half), min(x + high - low, half)
-                ends = [(lean * u, low + u - x, 0.7 * lean * thin) for u in (start, end)]
-                if end - start > 0.1 * step:
-                    solids.append(_bar(wood, *ends, 0.7 * thin, 0.7 * thin))
+        step = rng.uniform(0.26, 0.36) * height
+        for x in (-half, 0, half):
+            solids.append(ROD.between((x, 0, 0), (x, 1.05 * height, 0), 2 * thin))
         for level in (low, high):
-            solids.append(_bar(wood, (-half, level, 0), (half, level, 0), 1.3 * thin, 1.3 * thin))
-    circles = tuple((x * half, 0, 0.12 * size) for x in np.linspace(-1, 1, 7))
-    return Thing('fence', tuple(solids), circles, shade=0.15)
+            solids.append(ROD.between((-half, level, 0), (half, level, 0), 1.3 * thin))
+        for x in np.arange(-half - (high - low), half, step):
+            start, end = max(x, -half), min(x + high - low, half)  # cut where they leave the frame
+            for lean in (1, -1) if end - start > 0.1 * step else ():
+                ends = [(lean * u, low + u - x, 0.7 * lean * thin) for u in (start, end)]
+                solids.append(BOX.between(*ends, 1.2 * thin))
+    return assemble(rng, 'fence', [(wood, solid) for solid in solids])
 
 
 def tree(rng: np.random.Generator, size: float) -> Thing:
     """A trunk that forks into thin branches, with or without clumps of leaves."""
-    bark = wooden(rng, 6 / size)
-    green = colour(rng, hue=(0.17, 0.4), saturation=(0.4, 0.8), value=(0.3, 0.7))
-    leaves = Material((green, tuple(0.35 * c for c in green)), 'gravel', 12 / size, 0.2)
-    trunk = 0.03 * size * rng.uniform(0.7, 1.3)
-    crown = 0.45 * size
-    solids = [_bar(bark, (0, 0, 0), (0, crown, 0), 1.3 * trunk, trunk)]
-    leafy = rng.random() < 0.6
-    turn = rng.uniform(0, 2 * np.pi)
-    limbs = int(rng.integers(4, 7))
-    for limb in range(limbs):
-        angle = turn + 2.4 * limb
-        start = np.array([0, crown * rng.uniform(0.6, 1.0), 0])
-        reach, rise = size * rng.uniform(0.16, 0.28), size * rng.uniform(0.2, 0.45)
-        end = start + np.array([reach * np.cos(angle), rise, reach * np.sin(angle)])
-        end[1] = min(end[1], 0.92 * size)
-        solids.append(_bar(bark, start, end, 0.6 * trunk, 0.3 * trunk))
+    bark, green = _wooden(rng, 6 / size), colour(rng, (0.17, 0.4), (0.4, 0.8), (0.3, 0.7))
+    leaves = Material(green, darker(green, 0.35), 'gravel', 12 / size)
+    trunk, leafy, turn = 0.045 * size * rng.uniform(0.7, 1.3), rng.random() < 0.6, rng.uniform(0, 6)
+    parts = [(bark, BRANCH.between((0, 0, 0), (0, 0.6 * size, 0), trunk))]
+    for limb in range(int(rng.integers(4, 7))):
+        start = np.array([0, size * rng.uniform(0.3, 0.5), 0])
+        angle, reach = turn + 2.4 * limb, size * rng.uniform(0.16, 0.28)
+        rise = min(start[1] + size * rng.uniform(0.2, 0.45), 0.92 * size)
+        end = np.array([reach * np.cos(angle), rise, reach * np.sin(angle)])
+        parts.append((bark, BRANCH.between(start, end, 0.5 * trunk)))
         for _ in range(3):
             root = start + (end - start) * rng.uniform(0.45, 0.95)
-            tip = root + size * rng.uniform(0.08, 0.15) * _upward(rng)
-            solids.append(_bar(bark, root, tip, 0.3 * trunk, 0.15 * trunk))
+            tip = root + size * rng.uniform((-0.1, 0.03, -0.1), (0.1, 0.13, 0.1))
+            parts.append((bark, BRANCH.between(root, tip, 0.25 * trunk)))
             if leafy:
-                radii = tuple(size * rng.uniform(0.05, 0.1, 3))
-                solids.append(Ellipsoid(leaves, tip, radii=radii))
-    return Thing('tree', tuple(solids), ((0, 0, 0.16 * size),), shade=0.3)
-
-
-def _upward(rng) -> np.ndarray:
-    direction = rng.normal(size=3)
-    direction[1] = abs(direction[1]) + 0.2
-    return direction / np.sqrt((direction**2).sum())
+                parts.append((leaves, CLUMP.put(tip, size * rng.uniform(0.06, 0.12, 3))))
+    return assemble(rng, 'tree', parts)
 
 
 BUILDERS = dict(

@@ -16,20 +16,18 @@ _NEAR_TO_FAR = np.array(
 
 
 def draw_instances(frame: Frame) -> np.ndarray:
-    """The picture with tinted masks, their outlines and boxes; uint8 RGB (H, W, 3)."""
-    picture = 0.75 * frame.image.astype(np.float64)
-    things = [part for part in segments(frame) if part.thing and not part.crowd]
-    for number, part in enumerate(things):
-        tint = _instance_colour(part.label, number)
-        picture[part.mask] = 0.4 * picture[part.mask] + 0.6 * tint
+    """The picture with tinted masks and boxes; uint8 RGB (H, W, 3)."""
+    picture, boxes = 0.75 * frame.image, []
+    for number, part in enumerate(segments(frame)):
+        if part.thing and not part.crowd:
+            # The class's colour, shifted a little so that neighbours of a class differ.
+            shift = np.random.default_rng(number).uniform(-35, 35, 3)
+            tint = np.clip(np.array(PALETTE[part.label]) + shift, 0, 255)
+            picture[part.mask] = 0.4 * picture[part.mask] + 0.6 * tint
+            boxes.append((part.box, tuple(tint.astype(int).tolist())))
     image = Image.fromarray(picture.astype(np.uint8))
-    draw = ImageDraw.Draw(image)
-    for number, part in enumerate(things):
-        x, y, width, height = part.box
-        draw.rectangle(
-            (x, y, x + width - 1, y + height - 1),
-            outline=tuple(int(c) for c in _instance_colour(part.label, number)),
-        )
+    for (x, y, width, height), tint in boxes:
+        ImageDraw.Draw(image).rectangle((x, y, x + width - 1, y + height - 1), outline=tint)
     return np.asarray(image)
 
 
@@ -54,15 +52,5 @@ def contact_sheet(seed: int, split: str, count: int, size: tuple[int, int]) -> I
     for index in range(count):
         frame = render_frame(seed, split, index, size)
         cells = [frame.image, draw_instances(frame), draw_semantic(frame), draw_depth(frame)]
-        rows.append(
-            np.concatenate(
-                [np.pad(c, ((2, 2), (2, 2), (0, 0)), constant_values=255) for c in cells], axis=1
-            )
-        )
-    return Image.fromarray(np.concatenate(rows))
-
-
-def _instance_colour(label: int, number: int) -> np.ndarray:
-    """The class's colour, shifted a little so that neighbours of a class differ."""
-    shift = np.random.default_rng(number).uniform(-35, 35, 3)
-    return np.clip(np.array(PALETTE[label]) + shift, 0, 255)
+        rows.append(np.pad(cells, ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=255))
+    return Image.fromarray(np.concatenate([np.concatenate(row, axis=1) for row in rows]))

@@ -1,31 +1,33 @@
-"""Ray casting of a scene: the picture, and the exact truth at every pixel's centre.
+"""The picture of a scene, and the exact truth at every pixel's centre.
 
-Each solid is tested only against the rays whose image-plane coordinates fall into the rectangle
-about its corners. The same holds for shadows, where the plane is the one that faces the sun.
-Pixels next to an edge are traced again at four points each, which smooths the picture; the truth
-stays that of the centre.
+All objects are triangles, and one scan finds the nearest of them at 3 x 3 samples for each pixel.
+The sample in the middle is the pixel's truth. Pixels in which all samples show the same part are
+coloured once, the others at each sample, which smooths the edges. Shadows are the same triangles,
+laid along the sun's rays onto the ground and the wall; objects cast none on each other.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from mmdysample.scenes.metainfo import CLASSES
 from mmdysample.scenes.objects import Thing
-from mmdysample.scenes.shapes import Solid, dot
-from mmdysample.scenes.textures import fractal
+from mmdysample.scenes.shapes import cross, rotate
+from mmdysample.scenes.textures import albedo, fractal
 
 MAX_DEPTH = 10.0
 """Metres. What lies beyond, and the sky, has no depth (0)."""
 
-SUBPIXELS = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
+SAMPLES = 3
+"""Samples along each side of a pixel; an odd number, so that one lies in the middle."""
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole ``height`` metres above the world origin that looks along z, ``pitch`` down.
+    """A pinhole ``height`` metres above the world's origin that looks along z, ``pitch`` down.
 
     Attributes:
         size: Picture height and width in pixels.
@@ -45,33 +47,25 @@ class Camera:
         c, s = np.cos(self.pitch), np.sin(self.pitch)
         return np.array([[1.0, 0.0, 0.0], [0.0, -c, -s], [0.0, -s, c]])
 
-    @property
-    def position(self) -> np.ndarray:
-        """Where it stands, (3,)."""
-        return np.array([0.0, self.height, 0.0])
-
-    def rays(self, pixels: np.ndarray) -> np.ndarray:
-        """World directions (3, N) through ``pixels`` (2, N), x before y, centres at integers.
-
-        They advance one metre along the optical axis: the ray parameter is the depth.
-        """
-        x = (pixels[0] + 0.5 - self.size[1] / 2) / self.focal
-        y = (pixels[1] + 0.5 - self.size[0] / 2) / self.focal
-        right, down, forward = self.axes
-        return right[:, None] * x + down[:, None] * y + forward[:, None]
-
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Pixels (2, N) of world points (3, N); nan for those that aren't before the camera."""
-        right, down, forward = (
-            dot(axis[:, None], points - self.position[:, None]) for axis in self.axes
-        )
-        depth = np.where(forward > 0.05, forward, np.nan)
+        """World points (..., 3) to (x * depth, y * depth, depth), x and y counted in samples."""
+        x, y, depth = np.moveaxis(rotate(self.axes, points - (0.0, self.height, 0.0)), -1, 0)
+        height, width = self.size
         return np.stack(
             [
-                right / depth * self.focal + self.size[1] / 2 - 0.5,
-                down / depth * self.focal + self.size[0] / 2 - 0.5,
-            ]
+                SAMPLES * self.focal * x + (SAMPLES * width - 1) / 2 * depth,
+                SAMPLES * self.focal * y + (SAMPLES * height - 1) / 2 * depth,
+                depth,
+            ],
+            axis=-1,
         )
+
+    def rays(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """World directions (N, 3) through samples; each is one metre long along the axis."""
+        height, width = self.size
+        x = (x - (SAMPLES * width - 1) / 2) / (SAMPLES * self.focal)
+        y = (y - (SAMPLES * height - 1) / 2) / (SAMPLES * self.focal)
+        return rotate(self.axes.T, np.stack([x, y, np.ones_like(x)], axis=-1))
 
 
 @dataclass(frozen=True)
@@ -79,9 +73,9 @@ class Scene:
     """Everything that a picture shows.
 
     Attributes:
-        camera: Where it is seen from.
+        camera: Where it is seen from; everything lies in front of it.
         things: The objects; the i-th is instance i + 1.
-        stuff: Ground and wall, by class name; what no ray hits is sky.
+        stuff: Ground and wall, if any; what no triangle covers is sky.
         sun: Unit vector (3,) towards the light.
         sunlight: Linear RGB (3,) of the direct light.
         skylight: Linear RGB (3,) of the light from above.
@@ -92,7 +86,7 @@ class Scene:
 
     camera: Camera
     things: tuple[Thing, ...]
-    stuff: dict[str, Solid]
+    stuff: tuple[Thing, ...]
     sun: np.ndarray
     sunlight: np.ndarray
     skylight: np.ndarray
@@ -100,22 +94,16 @@ class Scene:
     grain: float
     seed: int
 
-    @property
-    def solids(self) -> list[Solid]:
-        """All solids, the stuff last."""
-        return [s for thing in self.things for s in thing.solids] + list(self.stuff.values())
+    @cached_property
+    def triangles(self) -> np.ndarray:
+        """World corners (F, 3, 3) of all triangles, the stuff's last."""
+        return np.concatenate([item.solid.triangles for item in self.things + self.stuff])
 
-    @property
+    @cached_property
     def owners(self) -> np.ndarray:
-        """For each of ``solids`` the instance it belongs to, 0 for stuff."""
-        counts = [len(thing.solids) for thing in self.things] + [len(self.stuff)]
-        return np.repeat([*range(1, len(counts)), 0], counts)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """For each of ``solids`` the index of its class."""
-        names = [thing.name for thing in self.things for _ in thing.solids] + list(self.stuff)
-        return np.array([CLASSES.index(name) for name in names])
+        """Which of things and stuff, counted together, each triangle is a part of, (F,)."""
+        items = self.things + self.stuff
+        return np.repeat(np.arange(len(items)), [len(item.index) for item in items])
 
 
 @dataclass(frozen=True)
@@ -135,180 +123,173 @@ class Frame:
     depth: np.ndarray
 
 
-def cast(solids, origin, direction, plane, project) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the nearest solid on each ray.
+class Scan:
+    """The triangles that face the camera, and the samples that each covers, row by row.
+
+    A point of a triangle is a sum of its corners with weights; for the point behind a sample
+    (x, y) these are depth * ``weights`` @ (x, y, 1).
 
     Args:
-        solids: Groups of solids, each culled as a whole before its members are tried.
-        origin: Ray origins (3, N), or (3, 1) for all.
-        direction: Ray directions (3, N).
-        plane: Coordinates (2, N) of the rays on the plane that ``project`` projects to.
-        project: Maps world points (3, M) to that plane, (2, M); nan where it can't.
-
-    Returns:
-        The ray parameters (N,), inf where nothing is hit, and the indices (N,) of the solids in
-        the flattened groups, -1 where nothing is hit.
+        triangles: What ``Camera.project`` gives, (F, 3, 3).
+        shape: Number of rows and columns of samples.
     """
-    depth = np.full(direction.shape[1], np.inf)
-    winner = np.full(direction.shape[1], -1, dtype=np.int32)
-    index = 0
-    for group in solids:
-        corners = project(np.concatenate([solid.corners for solid in group], axis=1))
-        near = _inside(plane, corners)
-        here = plane.take(near, axis=1)
-        for solid, span in zip(group, np.split(corners, len(group), axis=1), strict=True):
-            rays = near[_inside(here, span)]
-            if rays.size:
-                start = origin if origin.shape[1] == 1 else origin.take(rays, axis=1)
-                t = solid.intersect(start, direction.take(rays, axis=1))
-                closer = t < depth[rays]
-                depth[rays[closer]] = t[closer]
-                winner[rays[closer]] = index
-            index += 1
-    return depth, winner
 
+    def __init__(self, triangles: np.ndarray, shape: tuple[int, int]):
+        # Neighbours compute their common edge from the same numbers, so no sample is lost there.
+        edges = cross(np.roll(triangles, -1, axis=1), np.roll(triangles, -2, axis=1))
+        volume = (triangles[:, 0] * edges[:, 0]).sum(axis=-1)
+        y = triangles[..., 1] / triangles[..., 2]
+        first = np.maximum(np.ceil(y.min(axis=1)), 0).astype(int)
+        last = np.minimum(np.floor(y.max(axis=1)), shape[0] - 1).astype(int)
+        self.faces = np.nonzero((volume > 0) & (last >= first))[0]
+        self.weights = edges[self.faces] / volume[self.faces, None, None]
+        first, count = first[self.faces], (last - first + 1)[self.faces]
+        face = np.repeat(np.arange(len(count)), count)
+        row = np.arange(len(face)) - np.repeat(np.cumsum(count) - count - first, count)
+        left, right = np.zeros(len(face)), np.full(len(face), shape[1] - 1.0)
+        with np.errstate(divide='ignore', invalid='ignore'):
+            for a, b, c in np.moveaxis(edges[self.faces], 0, -1):
+                bound = -(b[face] * row + c[face]) / a[face]
+                np.maximum(left, bound, out=left, where=(a > 0)[face])
+                np.minimum(right, bound, out=right, where=(a < 0)[face])
+        left, right = np.ceil(left).astype(int), np.floor(right).astype(int)
+        some = np.nonzero(left <= right)[0]
+        self.face, self.row, self.left, self.right = (
+            array[some] for array in (face, row, left, right)
+        )
+        self.shape = shape
 
-def _inside(plane: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Indices of the points (2, N) in the rectangle about ``corners`` (2, M); all if it's nan."""
-    (left, top), (right, bottom) = corners.min(axis=1), corners.max(axis=1)
-    if np.isnan(left):
-        return np.arange(plane.shape[1])
-    x, y = plane
-    return np.nonzero((x >= left) & (x <= right) & (y >= top) & (y <= bottom))[0]
+    def nearest(self) -> np.ndarray:
+        """The nearest triangle at each sample, (rows * columns,); -1 where there is none."""
+        slope, down, constant = self.weights.sum(axis=1).T[:, self.face]
+        length = self.right - self.left + 1
+        x = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length - self.left, length)
+        # The reciprocal of the depth is linear. The bits of positive floats are in their order.
+        nearness = np.repeat(slope, length) * x + np.repeat(down * self.row + constant, length)
+        key = nearness.astype(np.float32).view(np.uint32).astype(np.int64) << 32
+        key |= np.repeat(self.faces[self.face], length)
+        best = np.full(self.shape[0] * self.shape[1], -1)
+        np.maximum.at(best, np.repeat(self.row * self.shape[1], length) + x, key)
+        return np.where(best < 0, -1, best & 0xFFFFFFFF)
 
-
-def trace(scene: Scene, pixels: np.ndarray):
-    """Depth (N,), solid (N,), lit (N,) and linear RGB (3, N) at ``pixels`` (2, N)."""
-    camera, solids = scene.camera, scene.solids
-    origin, direction = camera.position[:, None], camera.rays(pixels)
-    groups = [thing.solids for thing in scene.things] + [list(scene.stuff.values())]
-    depth, winner = cast(groups, origin, direction, pixels, camera.project)
-    distance = np.sqrt(dot(direction, direction))
-
-    colour = np.empty_like(direction)
-    sky = winner < 0
-    colour[:, sky] = _sky(scene, direction[:, sky] / distance[sky])
-    points = origin + direction * np.where(sky, 0.0, depth)
-    normals, albedo = np.zeros_like(points), np.zeros_like(points)
-    order = np.argsort(winner, kind='stable')
-    starts = np.searchsorted(winner[order], range(len(solids) + 1))
-    for solid, start, stop in zip(solids, starts[:-1], starts[1:], strict=True):
-        mine = order[start:stop]
-        if mine.size:
-            local = solid.to_local(points.take(mine, axis=1))
-            normal = solid.normal(local)
-            normals[:, mine] = normal
-            slant = -dot(normal, direction.take(mine, axis=1)) / distance[mine]
-            width = depth[mine] / camera.focal / np.sqrt(np.clip(slant, 0.05, 1))
-            albedo[:, mine] = solid.material.albedo(local, width)
-
-    seen = np.nonzero(~sky)[0]
-    lit = np.zeros(sky.shape, dtype=bool)
-    points, normals, albedo, direction = (
-        array.take(seen, axis=1) for array in (points, normals, albedo, direction)
-    )
-    lit[seen] = _lit(scene, points, normals)
-    gloss = np.array([solid.material.gloss for solid in solids])[winner[seen]]
-    colour[:, seen] = _shade(
-        scene, points, normals, albedo, gloss, -direction / distance[seen], lit[seen]
-    )
-    return depth, winner, lit, colour
-
-
-def _lit(scene: Scene, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """Which surface points (3, N) the sun reaches."""
-    lit = dot(normals, scene.sun[:, None]) > 0
-    facing = np.nonzero(lit)[0]
-    start = points.take(facing, axis=1) + 1e-4 * normals.take(facing, axis=1)
-    helper = np.array([0.0, 0.0, 1.0]) if abs(scene.sun[2]) < 0.9 else np.array([1.0, 0.0, 0.0])
-    across = np.cross(scene.sun, helper)
-    along = np.cross(scene.sun, across)
-
-    def project(world):
-        return np.stack([dot(across[:, None], world), dot(along[:, None], world)])
-
-    direction = np.broadcast_to(scene.sun[:, None], start.shape)
-    _, blocker = cast(
-        [thing.solids for thing in scene.things], start, direction, project(start), project
-    )
-    lit[facing] = blocker < 0
-    return lit
-
-
-def _shade(scene, points, normals, albedo, gloss, view, lit) -> np.ndarray:
-    """Linear RGB (3, N): light from sky and ground, sun, highlight, and a little haze."""
-    sun = scene.sun[:, None]
-    above = 0.5 + 0.5 * normals[1]
-    ambient = scene.skylight[:, None] * (0.35 + 0.65 * above) * _openness(scene, points)
-    direct = np.where(lit, dot(normals, sun), 0.0)
-    colour = albedo * (ambient + scene.sunlight[:, None] * direct)
-    glossy = np.nonzero(lit & (gloss > 0))[0]
-    half = sun + view.take(glossy, axis=1)
-    half = half / np.sqrt(dot(half, half))
-    highlight = 0.6 * gloss[glossy] * np.clip(dot(normals.take(glossy, axis=1), half), 0, 1) ** 40
-    colour[:, glossy] += scene.sunlight[:, None] * highlight
-    haze = np.clip(0.012 * points[2], 0, 0.15)
-    return colour * (1 - haze) + scene.sky[0][:, None] * haze
-
-
-def _openness(scene: Scene, points: np.ndarray) -> np.ndarray:
-    """How much (N,) of the sky's light gets to points (3, N) beside the things' feet."""
-    openness = np.ones(points.shape[1])
-    low = np.nonzero(points[1] < 0.3)[0]
-    x, y, z = points[:, low]
-    for thing in scene.things:
-        strength = thing.shade / np.sqrt(len(thing.footprint))
-        for u, v, radius in thing.footprint:
-            near = np.nonzero((np.abs(x - u) < 2.5 * radius) & (np.abs(z - v) < 2.5 * radius))[0]
-            squares = (x[near] - u) ** 2 + (z[near] - v) ** 2
-            fall = squares / (1.1 * radius) ** 2 + y[near] / (0.5 * radius)
-            openness[low[near]] *= 1 - strength * np.exp(-fall)
-    return openness
-
-
-def _sky(scene: Scene, view: np.ndarray) -> np.ndarray:
-    """Linear RGB (3, N) of the sky in unit directions (3, N): a gradient and clouds."""
-    rise = np.clip(view[1] * 2.5, 0, 1)
-    horizon, zenith = scene.sky[0][:, None], scene.sky[1][:, None]
-    flat = 3.0 / (np.abs(view[1]) + 0.25)
-    clouds = fractal((view[0] * flat, view[2] * flat), scene.seed, np.full(rise.shape, 0.02), 4)
-    cover = np.clip(0.8 * clouds - 0.1, 0, 0.8)
-    return (horizon + (zenith - horizon) * rise) * (1 - cover) + 0.95 * cover
+    def covered(self) -> np.ndarray:
+        """Whether each sample lies on any triangle, (rows * columns,)."""
+        size = self.shape[0] * self.shape[1]
+        start = self.row * self.shape[1] + self.left
+        ends = np.bincount(start + self.right - self.left + 1, minlength=size + 1)
+        return np.cumsum(np.bincount(start, minlength=size + 1) - ends)[:size] > 0
 
 
 def render(scene: Scene) -> Frame:
-    """Renders a scene; the same scene gives the same bytes."""
+    """Render a scene; the same scene gives the same bytes."""
     height, width = scene.camera.size
-    y, x = np.mgrid[:height, :width]
-    pixels = np.stack([x.ravel(), y.ravel()]).astype(np.float64)
-    depth, winner, lit, colour = trace(scene, pixels)
+    shape = SAMPLES * height, SAMPLES * width
+    scan = Scan(scene.camera.project(scene.triangles), shape)
+    winner = scan.nearest()
+    shadow = _shadows(scene, shape, winner)
 
-    edge = np.nonzero(_edges((winner * 2 + lit).reshape(height, width)).ravel())[0]
-    if edge.size:
-        fine = pixels[:, None, edge] + np.array(SUBPIXELS).T[:, :, None]
-        *_, samples = trace(scene, fine.reshape(2, -1))
-        colour[:, edge] = np.clip(samples, 0, 1).reshape(3, len(SUBPIXELS), -1).mean(axis=1)
+    def by_pixel(samples):
+        blocks = samples.reshape(height, SAMPLES, width, SAMPLES)
+        return blocks.transpose(0, 2, 1, 3).reshape(height * width, SAMPLES**2)
+
+    materials = [len(item.materials) for item in scene.things + scene.stuff]
+    parts = np.concatenate([item.index for item in scene.things + scene.stuff])
+    parts = parts + (np.cumsum(materials) - materials)[scene.owners]
+    look = by_pixel(np.append(2 * parts, -2)[winner] + shadow)
+    mixed = np.nonzero((look != look[:, :1]).any(axis=1))[0]
+    every = by_pixel(np.arange(winner.size))
+    middle = every[:, SAMPLES**2 // 2]
+    samples = np.concatenate([middle, every[mixed].ravel()])
+    depth, colour = _shade(scene, scan, parts, samples, winner[samples], shadow[samples])
+    depth, several = depth[: len(middle)], colour[len(middle) :]
+    colour = colour[: len(middle)]
+    colour[mixed] = several.reshape(-1, SAMPLES**2, 3).mean(axis=1)
 
     rng = np.random.default_rng(scene.seed)
     noise = scene.grain * rng.standard_normal((height, width, 3), dtype=np.float32)
-    display = 255 * np.clip(colour, 0, 1).astype(np.float32) ** np.float32(1 / 2.2)
-    image = display.T.reshape(height, width, 3) + noise
-    owners, labels = np.append(scene.owners, 0), np.append(scene.labels, CLASSES.index('sky'))
-    depth = np.where(depth <= MAX_DEPTH, depth, 0.0)
+    image = 255 * colour.reshape(height, width, 3) ** np.float32(1 / 2.2) + noise
+    owner = np.append(scene.owners, len(materials))[winner[middle]].reshape(height, width)
+    labels = [CLASSES.index(item.name) for item in scene.things + scene.stuff]
     return Frame(
         np.clip(np.round(image), 0, 255).astype(np.uint8),
-        owners[winner].reshape(height, width).astype(np.int32),
-        labels[winner].reshape(height, width).astype(np.uint8),
-        depth.reshape(height, width).astype(np.float32),
+        np.where(owner < len(scene.things), owner + 1, 0).astype(np.int32),
+        np.array([*labels, CLASSES.index('sky')], np.uint8)[owner],
+        np.where(depth <= MAX_DEPTH, depth, 0).reshape(height, width).astype(np.float32),
     )
 
 
-def _edges(labels: np.ndarray) -> np.ndarray:
-    """Pixels of a map (H, W) that differ from a neighbour above, below, left or right."""
-    edges = np.zeros(labels.shape, dtype=bool)
-    down, right = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
-    edges[1:] |= down
-    edges[:-1] |= down
-    edges[:, 1:] |= right
-    edges[:, :-1] |= right
-    return edges
+def _shadows(scene: Scene, shape: tuple[int, int], winner: np.ndarray) -> np.ndarray:
+    """Which samples, of ground or wall, lie in the shadow of a thing."""
+    triangles = scene.triangles[scene.owners < len(scene.things)]
+    owner = np.append(scene.owners, -1)[winner]
+    shadow = np.zeros(winner.shape, bool)
+    for number, plane in enumerate(scene.stuff, len(scene.things)):
+        a, b, c = plane.solid.triangles[0]
+        normal = cross(b - a, c - a)
+        along = ((triangles - a) * normal).sum(-1, keepdims=True) / (scene.sun * normal).sum()
+        scan = Scan(scene.camera.project(triangles - along * scene.sun), shape)
+        shadow |= scan.covered() & (owner == number)
+    return shadow
+
+
+def _shade(scene, scan, parts, samples, winner, shadow) -> tuple[np.ndarray, np.ndarray]:
+    """Depth (N,), infinite for the sky, and linear RGB (N, 3) in [0, 1] at samples."""
+    row, column = np.divmod(samples, scan.shape[1])
+    rays = scene.camera.rays(column.astype(float), row.astype(float))
+    colour = np.empty(rays.shape, np.float32)
+    depth = np.full(len(samples), np.inf)
+    sky = winner < 0
+    colour[sky] = _sky(scene, rays[sky])
+    seen = np.nonzero(~sky)[0]
+    winner, rays, row, column = winner[seen], rays[seen], row[seen], column[seen]
+
+    items = scene.things + scene.stuff
+    corners = np.concatenate(  # of the triangles that are scanned: normal and texture, (f, 3, 6)
+        [
+            np.concatenate([item.solid.normals for item in items])[scan.faces],
+            np.concatenate([item.texture for item in items])[scan.faces],
+        ],
+        axis=2,
+    )
+    number = np.searchsorted(scan.faces, winner)
+    across, down, constant = scan.weights.sum(axis=1).T[:, number]
+    z = 1 / (across * column + down * row + constant)
+    depth[seen] = z
+    # (f, 6, 3): what gives normal and texture at a sample, divided by the depth.
+    planes = sum(corners[:, i, :, None] * scan.weights[:, i, None, :] for i in range(3))
+    across, down, constant = planes.transpose(2, 1, 0).take(number, axis=2)
+    values = (across * column + down * row + constant) * z
+    normals, texture = values[:3].astype(np.float32), values[3:].astype(np.float32)
+    normals /= np.sqrt((normals**2).sum(axis=0))
+    view = (-rays.T / np.sqrt((rays**2).sum(axis=1))).astype(np.float32)
+    materials = [material for item in items for material in item.materials]
+    index = parts[winner]
+    cells, gloss = np.array([(m.cells, m.gloss) for m in materials], np.float32).T[:, index]
+    slant = np.clip((normals * view).sum(axis=0), 0.05, 1)
+    footprint = z.astype(np.float32) / scene.camera.focal * cells / np.sqrt(slant)
+    surface = albedo(materials, index, texture, footprint)
+
+    sun, sunlight, skylight, horizon = (
+        np.array(vector, np.float32)[:, None]
+        for vector in (scene.sun, scene.sunlight, scene.skylight, scene.sky[0])
+    )
+    direct = np.where(shadow[seen], 0, np.clip((normals * sun).sum(axis=0), 0, 1))
+    half = sun + view
+    half /= np.sqrt((half**2).sum(axis=0))
+    shine = 0.6 * gloss * (direct > 0) * np.clip((normals * half).sum(axis=0), 0, 1) ** 40
+    ambient = 0.675 + 0.325 * normals[1]  # more light from above than from the ground
+    haze = np.clip(0.012 * z, 0, 0.15).astype(np.float32)
+    light = surface * (skylight * ambient + sunlight * direct) + sunlight * shine
+    colour[seen] = (light * (1 - haze) + horizon * haze).T
+    return depth, np.clip(colour, 0, 1)
+
+
+def _sky(scene: Scene, rays: np.ndarray) -> np.ndarray:
+    """Linear RGB (N, 3) of the sky in directions (N, 3): a gradient and clouds."""
+    x, y, z = (rays.T / np.sqrt((rays**2).sum(axis=1))).astype(np.float32)
+    flat = 3 / (np.abs(y) + np.float32(0.25))
+    start = scene.seed % 64
+    clouds = fractal(x * flat + start, z * flat, np.full_like(y, 0.02), 4)
+    rise, cover = np.clip(2.5 * y, 0, 1)[:, None], np.clip(0.8 * clouds - 0.1, 0, 0.8)[:, None]
+    horizon, zenith = scene.sky
+    return (horizon + (zenith - horizon) * rise) * (1 - cover) + 0.95 * cover

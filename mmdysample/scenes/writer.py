@@ -57,6 +57,7 @@ def render_scenes(
 
     The data is rendered beside ``root`` and moved there when complete, so an interrupted run
     leaves nothing that could pass for data. A lock lets one process render while others wait.
+    What an earlier version of the package rendered from the same arguments is replaced.
 
     Args:
         root: Folder to write; absent, empty, or the result of an earlier call.
@@ -86,12 +87,16 @@ def render_scenes(
         if _is_rendered(root, wanted):
             return root
         partial_root = root.parent / f'.{root.name}.partial'
+        outdated = root.parent / f'.{root.name}.outdated'
         shutil.rmtree(partial_root, ignore_errors=True)
         try:
             _write(partial_root, wanted, workers or _usable_cores())
+            if root.exists():  # a folder can only take the name of an empty one
+                os.replace(root, outdated)
             os.replace(partial_root, root)
         finally:
             shutil.rmtree(partial_root, ignore_errors=True)
+            shutil.rmtree(outdated, ignore_errors=True)
     return root
 
 
@@ -130,12 +135,14 @@ def _is_rendered(root: Path, wanted: dict) -> bool:
         present = json.loads((root / MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f'{root} exists and is no scenes data: choose another root') from None
-    differences = [
-        f'{key} is {present.get(key)} there and {value} here'
-        for key, value in wanted.items()
-        if present.get(key) != value
-    ]
-    if differences:
+    differing = [key for key, value in wanted.items() if present.get(key) != value]
+    if differing == ['version'] and present.get('version', VERSION) < VERSION:
+        logger.warning('%s holds scenes of an earlier version: they are rendered anew', root)
+        return False
+    if differing:
+        differences = [
+            f'{key} is {present.get(key)} there and {wanted[key]} here' for key in differing
+        ]
         raise ValueError(
             f'{root} holds other scenes: {", ".join(differences)}. '
             'Choose another root, or remove that folder to render it anew'

@@ -1,12 +1,10 @@
-"""Scalar float64 ray casting of a scene: every solid, every ray, by textbook formulas."""
+"""Float64 ray casting of a scene by Cramer's rule: every triangle, from either side."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-
-from mmdysample.scenes.shapes import Box, Ellipsoid, Frustum, Torus
 
 
 def pixel_ray(camera, x, y):
@@ -18,58 +16,18 @@ def pixel_ray(camera, x, y):
     return np.array([0.0, camera.height, 0.0]), np.array(direction)
 
 
-def nearest(solids, origin, direction, least=0.0):
-    """The least ray parameter above ``least`` and the index of its solid; (inf, None) if none."""
-    best, index = math.inf, None
-    for i, solid in enumerate(solids):
-        inverse = np.linalg.inv(solid.rotation)
-        for t in crossings(solid, inverse @ (origin - solid.position), inverse @ direction):
-            if least < t < best:
-                best, index = t, i
-    return best, index
-
-
-def crossings(solid, o, d):
-    """All ray parameters at which a local ray crosses the surface."""
-    if isinstance(solid, Ellipsoid):
-        a = sum((d[i] / solid.radii[i]) ** 2 for i in range(3))
-        b = sum(2 * o[i] * d[i] / solid.radii[i] ** 2 for i in range(3))
-        c = sum((o[i] / solid.radii[i]) ** 2 for i in range(3)) - 1
-        return real_roots([a, b, c])
-    if isinstance(solid, Box):
-        return [t for axis in range(3) for t in face_crossings(solid.half, axis, o, d)]
-    if isinstance(solid, Frustum):
-        return frustum_crossings(solid, o, d)
-    assert isinstance(solid, Torus)
-    # (|p|² + R² - r²)² = 4 R² (x² + z²) along p = o + t d.
-    square = np.array([d @ d, 2 * o @ d, o @ o + solid.radius**2 - solid.tube**2])
-    flat = np.array([d[0] ** 2 + d[2] ** 2, 2 * (o[0] * d[0] + o[2] * d[2]), o[0] ** 2 + o[2] ** 2])
-    quartic = np.polysub(np.polymul(square, square), 4 * solid.radius**2 * flat)
-    return real_roots(quartic)
-
-
-def real_roots(polynomial):
-    return [root.real for root in np.roots(polynomial) if abs(root.imag) < 1e-7]
-
-
-def face_crossings(half, axis, o, d):
-    for side in (-half[axis], half[axis]):
-        if d[axis] != 0:
-            t = (side - o[axis]) / d[axis]
-            if all(abs(o[i] + t * d[i]) <= half[i] for i in range(3) if i != axis):
-                yield t
-
-
-def frustum_crossings(solid, o, d):
-    k = (solid.top - solid.bottom) / solid.height
-    r = np.array([k * d[1], solid.bottom + k * o[1]])
-    mantle = np.polysub(
-        np.polyadd(np.polymul([d[0], o[0]], [d[0], o[0]]), np.polymul([d[2], o[2]], [d[2], o[2]])),
-        np.polymul(r, r),
-    )
-    found = [t for t in real_roots(mantle) if 0 <= o[1] + t * d[1] <= solid.height]
-    for level, radius in ((0.0, solid.bottom), (solid.height, solid.top)):
-        t = (level - o[1]) / d[1]
-        if math.hypot(o[0] + t * d[0], o[2] + t * d[2]) <= radius:
-            found.append(t)
-    return found
+def nearest(triangles, origin, direction):
+    """The least positive ray parameter and the triangle's index; (inf, None) if none is hit."""
+    # origin + t * direction = a + u * (b - a) + v * (c - a)
+    a, b, c = np.moveaxis(triangles, 1, 0)
+    columns = [b - a, c - a, np.broadcast_to(-direction, a.shape)]
+    whole = np.linalg.det(np.stack(columns, axis=-1))
+    solved = []
+    for i in range(3):
+        replaced = [*columns[:i], origin - a, *columns[i + 1 :]]
+        with np.errstate(divide='ignore', invalid='ignore'):
+            solved.append(np.linalg.det(np.stack(replaced, axis=-1)) / whole)
+    u, v, t = solved
+    t = np.where((u >= 0) & (v >= 0) & (u + v <= 1) & (t > 0), t, np.inf)
+    index = int(t.argmin())
+    return (t[index], index) if np.isfinite(t[index]) else (np.inf, None)

@@ -69,7 +69,7 @@ def test_a_second_call_writes_nothing(scenes_root, arguments, monkeypatch):
     'change, words',
     [
         (dict(num_val=7), 'num_val is 2 there and 7 here'),
-        (dict(seed=9), 'seed is 3 there and 9 here'),
+        (dict(seed=9), 'seed is 7 there and 9 here'),
         (
             dict(size=(64, 64), num_train=6),
             r'num_train is 5.*size is \[120, 160\] there and \[64, 64',
@@ -81,6 +81,25 @@ def test_other_arguments_are_refused(scenes_root, arguments, change, words):
     with pytest.raises(ValueError, match=words):
         render_scenes(scenes_root, **{**arguments, **change})
     assert tree(scenes_root) == before
+
+
+@pytest.mark.parametrize('fails', [False, True])
+def test_scenes_of_an_earlier_version_are_rendered_anew(tmp_path, monkeypatch, fails):
+    root = render_scenes(tmp_path / 'scenes', workers=1, **SMALL)
+    expected, manifest = tree(root), json.loads((root / 'manifest.json').read_text())
+    (root / 'manifest.json').write_text(json.dumps({**manifest, 'version': 1}))
+    (root / 'train' / '000000.jpg').write_bytes(b'an older picture')
+    old = tree(root)
+    with pytest.raises(ValueError, match=r'version is 1 there.*seed is 1 there and 2 here'):
+        render_scenes(root, workers=1, **{**SMALL, 'seed': 2})
+    if fails:
+        monkeypatch.setattr(writer, '_write_scene', lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            render_scenes(root, workers=1, **SMALL)
+        assert tree(root) == old
+    else:
+        assert tree(render_scenes(root, workers=1, **SMALL)) == expected
+    assert leftovers(tmp_path) == ['scenes']
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
