@@ -124,6 +124,7 @@ class HAHINeck(BaseModule):
         spatial_shapes = torch.tensor(shapes, device=branch.device)
         areas = spatial_shapes.prod(1)
         layout = dict(spatial_shapes=spatial_shapes, level_start_index=areas.cumsum(0) - areas)
+        layout['shapes'] = shapes  # for exports; MMCV's layer passes over it
         tokens = self._aggregate(levels, shapes, layout)
         outs = [self._interact(branch, tokens, layout)]
         parts = tokens.split([height * width for height, width in shapes], dim=1)
@@ -132,7 +133,7 @@ class HAHINeck(BaseModule):
         return tuple(outs)
 
     def _aggregate(
-        self, levels: Sequence[Tensor], shapes: list[tuple[int, int]], layout: dict[str, Tensor]
+        self, levels: Sequence[Tensor], shapes: list[tuple[int, int]], layout: dict[str, Any]
     ) -> Tensor:
         """Self-attention around the centre of each pixel: ``(N, sum of H_i W_i, width)``."""
         tokens = torch.cat(
@@ -152,7 +153,7 @@ class HAHINeck(BaseModule):
             **layout,
         )
 
-    def _interact(self, branch: Tensor, tokens: Tensor, layout: dict[str, Tensor]) -> Tensor:
+    def _interact(self, branch: Tensor, tokens: Tensor, layout: dict[str, Any]) -> Tensor:
         """Cross-attention: the fused branch ``(N, C_0, H_0, W_0)``."""
         query = _as_tokens(self.conv_proj(branch))
         positions = sine_encoding(*branch.shape[-2:], self.embedding_dim, query.device)

@@ -62,8 +62,8 @@ class DySample(Upsampler):
         scope_bias (bool): Give the scope convolution a bias, as the authors' detection and
             segmentation code does. Added by itself when weights that carry one are loaded; set
             it where such weights are to be trained further. Defaults to False.
-        backend (str): ``'auto'``, ``'torch'`` or ``'triton'``, what samples the feature; see
-            :func:`mmdysample.ops.dysample`. Defaults to ``'auto'``.
+        backend (str): ``'auto'``, ``'torch'``, ``'triton'`` or ``'gather'``, what samples the
+            feature; see :func:`mmdysample.ops.dysample`. Defaults to ``'auto'``.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -116,7 +116,8 @@ class DySample(Upsampler):
         self.dyscope = dyscope
         self.scope_factor = float(scope_factor)
         self.init = init
-        check_backend(backend)
+        if backend != 'gather':
+            check_backend(backend)
         self.backend = backend
 
         shuffled = scale_factor**2 if style == 'pl' else 1

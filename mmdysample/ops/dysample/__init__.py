@@ -11,6 +11,7 @@ from mmdysample.ops.backend import HAS_TRITON, choose_backend
 from mmdysample.ops.checks import check_feature, check_scale_factor, resolve_size
 from mmdysample.ops.dysample.bag import dysample_bag, is_channels_last
 from mmdysample.ops.dysample.eager import dysample_reference
+from mmdysample.ops.dysample.gather import dysample_gather
 
 if HAS_TRITON:
     from mmdysample.ops.dysample.operator import dysample_triton
@@ -57,7 +58,8 @@ def dysample(
         size (tuple[int, int], optional): Output size ``(h', w')``, ``s(H-1) < h' <= sH``: the
             ``sH x sW`` result cut, not stretched. Defaults to ``(sH, sW)``.
         backend (str): ``'torch'``, ``'triton'``, or ``'auto'``: what the environment variable
-            ``MMDYSAMPLE_BACKEND`` says, else the kernel on GPUs that run it.
+            ``MMDYSAMPLE_BACKEND`` says, else the kernel on GPUs that run it. ``'gather'`` looks
+            rows up and multiplies, for exports to runtimes without ``GridSample``.
             Defaults to ``'auto'``.
 
     Returns:
@@ -84,6 +86,8 @@ def dysample(
         scope_factor = 0.25 if scope is None else 0.5
     arguments = (x, offset, scope, scale_factor, groups, style, float(scope_factor), init)
     with full_precision(x.device):
+        if backend == 'gather':
+            return dysample_gather(*arguments, size)
         if choose_backend(backend, x, offset, scope) == 'triton':
             return dysample_triton(*arguments, *size)
         if x.device.type == 'cpu' and _prefers_rows(x):

@@ -1,0 +1,160 @@
+"""The command line of exports: ``tools/export.py CONFIG CHECKPOINT --to onnx``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.runner import load_checkpoint
+from torch import nn
+
+from mmdysample.engine.checkpoint import require_safe_loading
+from mmdysample.engine.errors import UsageError
+from mmdysample.engine.launch import check_checkpoint_exists, run_tool
+from mmdysample.export.errors import ExportError
+from mmdysample.export.export import export_model
+from mmdysample.export.forms import SAMPLINGS
+from mmdysample.export.runtimes import RUNTIMES
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line of the exporting tool."""
+    parser = argparse.ArgumentParser(
+        description='Export a trained detector or segmentor, run it in its runtime and compare it '
+        'with PyTorch; what differs is not kept'
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint of that config')
+    parser.add_argument('--to', choices=list(RUNTIMES), default='onnx', help='default: onnx')
+    parser.add_argument(
+        '--out', metavar='DIR', help='folder to write (default: work_dirs/NAME-OF-CONFIG/RUNTIME)'
+    )
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        metavar=('HEIGHT', 'WIDTH'),
+        help="pixels of the image (default: the test pipeline's size, up to a multiple of 32)",
+    )
+    parser.add_argument('--dynamic', action='store_true', help='leave batch, height and width open')
+    parser.add_argument(
+        '--sampling',
+        choices=list(SAMPLINGS),
+        default='gridsample',
+        help="DySample's form; gather is for runtimes without GridSample (default: gridsample)",
+    )
+    parser.add_argument('--opset', type=int, default=18, help='version of ONNX (default: 18)')
+    parser.add_argument('--half', action='store_true', help='store in float16')
+    parser.add_argument(
+        '--int8', metavar='CALIBRATION_DIR', help='quantise, with ranges from these images'
+    )
+    parser.add_argument(
+        '--tolerance',
+        type=float,
+        help="largest difference as a fraction of an output's largest value (default: 1e-4, and "
+        'more with --half and --int8)',
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override config'
+    )
+    return parser.parse_args(argv)
+
+
+def export(args: argparse.Namespace) -> None:
+    """Export as the command line says and print what the check saw.
+
+    Raises:
+        UsageError: If something is missing, cannot be exported or differs.
+    """
+    if not os.path.isfile(args.config):
+        raise UsageError(f'config {args.config} does not exist')
+    check_checkpoint_exists(args.checkpoint)
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    size = tuple(args.size) if args.size else test_size(cfg)
+    out = args.out or Path('work_dirs', Path(args.config).stem, args.to)
+    done = export_model(
+        load_model(cfg, args.checkpoint),
+        out,
+        to=args.to,
+        size=size,
+        dynamic=args.dynamic,
+        sampling=args.sampling,
+        opset=args.opset,
+        half=args.half,
+        calibration=args.int8,
+        tolerance=args.tolerance,
+    )
+    sys.stdout.write(f'{done.table()}\n\nwritten to {done.folder}\n')
+
+
+def load_model(cfg: Config, checkpoint: str) -> nn.Module:
+    """Build the model of a config with the weights of a checkpoint, all of them.
+
+    Args:
+        cfg (Config): A detector's or a segmentor's.
+        checkpoint (str): Path or address of the checkpoint.
+
+    Returns:
+        nn.Module: In evaluation mode, with ``cfg`` and ``dataset_meta``.
+
+    Raises:
+        RefusedCheckpointError: If the checkpoint is damaged or unsafe.
+        ExportError: If it does not fit the config.
+    """
+    require_safe_loading()
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+        model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+    try:
+        loaded = load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ExportError(
+            f'checkpoint {checkpoint} does not fit the config: {" ".join(lines[1:])[:300]}'
+        ) from error
+    model.cfg = cfg
+    model.dataset_meta = _dataset_meta(cfg, loaded.get('meta', {}))
+    return model
+
+
+def test_size(cfg: Config) -> tuple[int, int]:
+    """Height and width of test images, up to multiples of 32.
+
+    Raises:
+        ExportError: If the test pipeline does not say.
+    """
+    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    for step in dataset.get('pipeline', []):
+        scale = step.get('scale') if step.get('type') == 'Resize' else None
+        if isinstance(scale, Sequence) and len(scale) == 2:
+            width, height = scale
+            return -(-height // 32) * 32, -(-width // 32) * 32
+    raise ExportError('the test pipeline of the config names no size: give --size HEIGHT WIDTH')
+
+
+def _dataset_meta(cfg: Config, meta: dict) -> dict:
+    """Classes and palette: what the training noted, else what the config's data set says."""
+    found = meta.get('dataset_meta')
+    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+    while not found and 'dataset' in dataset:
+        dataset = dataset['dataset']
+    if not found:
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+            kind = DATASETS.get(dataset.get('type', ''))
+        found = {**getattr(kind, 'METAINFO', {}), **dataset.get('metainfo', {})}
+    return json.loads(json.dumps({key.lower(): value for key, value in found.items()}))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the exporting tool and return its exit status."""
+    return run_tool(partial(export, parse_args(argv)))

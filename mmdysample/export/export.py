@@ -1,0 +1,266 @@
+"""Export of a whole model: write it, run it, compare it, and keep it only if it is right."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmdysample.engine.provenance import provenance
+from mmdysample.export.check import (
+    TOLERANCES,
+    Difference,
+    compare,
+    latency,
+    require_equal,
+    unseen_inputs,
+)
+from mmdysample.export.errors import ExportError
+from mmdysample.export.forms import SAMPLINGS, export_form
+from mmdysample.export.parts import NETWORK, Part, name_outputs, split_model
+from mmdysample.export.runtimes import (
+    RUNTIMES,
+    SUFFIXES,
+    check_runtime,
+    open_graph,
+    write_ncnn,
+    write_onnx,
+)
+
+DESCRIPTION = 'model.json'
+"""Name of the file beside the graphs that says what they are."""
+
+OPSETS = range(16, 24)
+"""Versions of ONNX's operators: from the one that brought GridSample to PyTorch's newest."""
+
+
+@dataclass
+class Export:
+    """A model that was exported, with what its check saw.
+
+    Args:
+        folder (Path): Where the graphs are.
+        differences (list[Difference]): Of every output of every graph.
+        latencies (dict[str, dict[str, float]]): Milliseconds of PyTorch and of the runtime, by
+            graph.
+        tolerance (float): What a difference may be.
+    """
+
+    folder: Path
+    differences: list[Difference]
+    latencies: dict[str, dict[str, float]]
+    tolerance: float
+
+    def table(self) -> str:
+        """What the command prints: a line for each output, then one for each graph."""
+        rows = [('graph', 'output', 'worst difference', 'at input')]
+        for difference in self.differences:
+            shape = max(difference.worst, key=difference.worst.get)
+            rows.append((difference.part, difference.output, f'{difference.largest:.1e}', shape))
+        lines = _align(rows)
+        rows = [('graph', 'PyTorch', 'runtime', 'ratio')]
+        for part, times in self.latencies.items():
+            pytorch, runtime = times['pytorch_ms'], times['runtime_ms']
+            milliseconds = (f'{pytorch:.1f} ms', f'{runtime:.1f} ms')
+            rows.append((part, *milliseconds, f'{runtime / pytorch:.2f}'))
+        return '\n'.join([*lines, '', *_align(rows)])
+
+
+def export_model(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    to: str = 'onnx',
+    size: tuple[int, int],
+    dynamic: bool = False,
+    sampling: str = 'gridsample',
+    opset: int = 18,
+    half: bool = False,
+    calibration: str | Path | None = None,
+    tolerance: float | None = None,
+    rounds: int = 5,
+) -> Export:
+    """Export a detector or a segmentor and compare every graph with PyTorch.
+
+    The folder appears when everything in it was found right; until then, and after any error,
+    what was there before is untouched. It holds a graph for each part (:func:`split_model`) and
+    ``model.json``: config, classes, normalisation, outputs, options, versions and the check.
+
+    Args:
+        model (nn.Module): A detector of MMDetection or a segmentor of MMSegmentation, in
+            evaluation mode, with ``cfg`` and ``dataset_meta`` as their ``init_*`` functions set.
+        folder (str or Path): Where to write; an earlier export there is replaced.
+        to (str): ``'onnx'``, ``'openvino'`` or ``'ncnn'``. Defaults to ``'onnx'``.
+        size (tuple[int, int]): Height and width in pixels of the image of the export.
+        dynamic (bool): Leave batch, height and width open; not for ncnn. Defaults to False.
+        sampling (str): DySample's form: ``'gridsample'``, or ``'gather'`` for runtimes without
+            that operator. Defaults to ``'gridsample'``.
+        opset (int): Version of ONNX's operators; ncnn has none. Defaults to 18.
+        half (bool): Store in float16, DySample's sampling excepted. Defaults to False.
+        calibration (str or Path, optional): A folder of images by which to choose the ranges of
+            int8. Defaults to None: no int8.
+        tolerance (float, optional): Largest difference as a fraction of an output's largest
+            value. Defaults to None: by precision, :data:`mmdysample.export.check.TOLERANCES`.
+        rounds (int): Timed runs. Defaults to 5.
+
+    Returns:
+        Export: The folder, the differences and the latencies.
+
+    Raises:
+        ExportError: If an option does not fit, or the model cannot be exported.
+        MissingRuntimeError: If a package is not installed.
+        DifferingOutputsError: If a graph computes something else than PyTorch.
+    """
+    folder = Path(folder)
+    _check_options(to, dynamic, sampling, opset, half, calibration, size)
+    check_runtime(to)
+    if folder.exists() and not (folder / DESCRIPTION).is_file():
+        raise ExportError(f'{folder} exists and is no earlier export, so it is not replaced')
+    precision = 'int8' if calibration else 'float16' if half else 'float32'
+    tolerance = TOLERANCES[precision] if tolerance is None else tolerance
+    model = model.eval().cpu()
+    parts = split_model(model)
+    export = Export(folder, [], {}, tolerance)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix='.export-', dir=folder.parent) as draft:
+        for part in parts:
+            name_outputs(part, _example(part, size, batch=1))
+            path = Path(draft, part.name + SUFFIXES[to])
+            with export_form(model, sampling, dynamic):
+                _write(part, path, to, size, dynamic, opset, half)
+            if calibration or (half and to == 'onnx'):
+                _lower_precision(model, part, path, to, calibration)
+            graph = open_graph(path, part.outputs, torch.get_num_threads())
+            inputs = unseen_inputs(part, dynamic, size)
+            export.differences += compare(part, graph, inputs)
+            require_equal(export.differences, tolerance)
+            export.latencies[part.name] = latency(part, graph, inputs[1], rounds)
+            del graph
+        options = dict(to=to, size=list(size), dynamic=dynamic, sampling=sampling)
+        options |= dict(opset=opset, precision=precision)
+        text = json.dumps(describe(model, parts, export, options), indent=1)
+        Path(draft, DESCRIPTION).write_text(text + '\n')
+        if to == 'onnx':
+            _embed(parts, Path(draft), text)
+        _replace(Path(draft), folder)
+    return export
+
+
+def describe(
+    model: nn.Module, parts: list[Part], export: Export, options: dict[str, Any]
+) -> dict[str, Any]:
+    """What ``model.json`` says: how to feed the graphs, their origin, and how right they are."""
+    preprocessor = model.data_preprocessor
+    normalised = hasattr(preprocessor, 'mean')
+    versions = {name: metadata.version(name) for name in ('torch', *RUNTIMES[options['to']])}
+    return dict(
+        format=1,
+        **options,
+        input=dict(
+            layout='NCHW',
+            dtype='float32',
+            channels='RGB' if getattr(preprocessor, '_channel_conversion', False) else 'BGR',
+            mean=preprocessor.mean.flatten().tolist() if normalised else None,
+            std=preprocessor.std.flatten().tolist() if normalised else None,
+        ),
+        graphs=[
+            dict(name=part.name, file=part.name + SUFFIXES[options['to']], outputs=part.outputs)
+            for part in parts
+        ],
+        dataset_meta=getattr(model, 'dataset_meta', None),
+        tolerance=export.tolerance,
+        check=[asdict(difference) for difference in export.differences],
+        latency_ms=export.latencies,
+        made=provenance() | dict(versions=versions),
+        config=model.cfg.pretty_text,
+    )
+
+
+def _check_options(
+    to: str,
+    dynamic: bool,
+    sampling: str,
+    opset: int,
+    half: bool,
+    calibration: str | Path | None,
+    size: tuple[int, int],
+) -> None:
+    if to == 'ncnn' and (dynamic or calibration):
+        raise ExportError('ncnn graphs have fixed sizes and no int8: leave out dynamic and int8')
+    if half and calibration:
+        raise ExportError('half and int8 exclude each other')
+    if sampling not in SAMPLINGS:
+        raise ExportError(f'sampling must be one of {tuple(SAMPLINGS)}, got {sampling!r}')
+    if to != 'ncnn' and opset not in OPSETS:
+        raise ExportError(f'opset must be {OPSETS[0]} to {OPSETS[-1]}, got {opset}')
+    if len(size) != 2 or min(size) < 32:
+        raise ExportError(f'size must be a height and a width of at least 32, got {tuple(size)}')
+    if calibration and not Path(calibration).is_dir():
+        raise ExportError(f'calibration folder {calibration} does not exist')
+
+
+def _example(part: Part, size: tuple[int, int], batch: int) -> Tensor:
+    return torch.randn(batch, part.channels, *(part.size or size))
+
+
+def _write(
+    part: Part, path: Path, to: str, size: tuple[int, int], dynamic: bool, opset: int, half: bool
+) -> None:
+    if to == 'ncnn':
+        write_ncnn(part, _example(part, size, 1), path, half)
+        return
+    several = dynamic or part.name != NETWORK
+    example = _example(part, size, 2 if several else 1)
+    write_onnx(part, example, path.with_suffix('.onnx'), opset, dynamic)
+    if to == 'openvino':
+        from mmdysample.export.runtimes import write_openvino
+
+        write_openvino(path.with_suffix('.onnx'), path, half)
+        path.with_suffix('.onnx').unlink()
+
+
+def _lower_precision(
+    model: nn.Module, part: Part, path: Path, to: str, calibration: str | Path | None
+) -> None:
+    raise ExportError('lower precision is not there yet')
+
+
+def _embed(parts: list[Part], draft: Path, text: str) -> None:
+    """Write the description into the ONNX files too, which people move about alone."""
+    import onnx
+
+    for part in parts:
+        path = draft / (part.name + SUFFIXES['onnx'])
+        graph = onnx.load(path)
+        onnx.helper.set_model_props(graph, {'mmdysample': text})
+        onnx.save(graph, path)
+
+
+def _replace(draft: Path, folder: Path) -> None:
+    """Give a finished folder its name; an earlier export there goes away afterwards."""
+    new = draft / 'new'
+    new.mkdir()
+    for path in list(draft.iterdir()):
+        if path != new:
+            path.rename(new / path.name)
+    if folder.exists():
+        folder.rename(draft / 'old')
+    new.rename(folder)
+    with suppress(OSError):
+        shutil.rmtree(draft / 'old')
+
+
+def _align(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
