@@ -32,7 +32,8 @@ def tiny_config(name: str, upsampler: str, folder: Path) -> Path:
     path.write_text(
         f'_base_ = {str(ROOT / "configs/_base_/models" / name) + ".py"!r}\n'
         f'default_scope = {scope!r}\n'
-        f'model = dict({part}=dict(upsample_cfg=dict(_delete_=True, type={upsampler!r}){classes}))\n'
+        f'upsample_cfg = dict(_delete_=True, type={upsampler!r})\n'
+        f'model = dict({part}=dict(upsample_cfg=upsample_cfg{classes}))\n'
         f'test_dataloader = dict(dataset=dict(pipeline=[{dataset!r}]))\n'
     )
     return path
