@@ -17,7 +17,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmdysample import Upsampler, build_upsampler
-from mmdysample.reproduce.published import load_published
+from mmdysample.reproduce.tables import load_published
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 TABLES = {

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from statistics import fmean
 
-from mmdysample.reproduce.published import load_published
+from mmdysample.reproduce.tables import load_published
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / 'detection.md'

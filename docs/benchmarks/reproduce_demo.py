@@ -15,22 +15,16 @@ from pathlib import Path
 
 from detection import fill, table
 
-from mmdysample.reproduce.results import (
-    Result,
-    Summary,
-    cost_file,
-    gain,
-    load_results,
-    summarize,
-)
+from mmdysample.reproduce.cost import load_cost
+from mmdysample.reproduce.results import BETTER, WORSE, Run, find_runs, summarize
 from mmdysample.reproduce.tables import Metric, load_tables
 
 ROOT = Path(__file__).parents[2]
 RAW = Path(__file__).with_suffix('.json')
 TABLES = load_tables('demo')
-KEPT = ('row', 'seed', 'metrics', 'test', 'training_seconds', 'interruptions', 'finished')
+KEPT = ('row', 'seed', 'metrics', 'test', 'training_seconds', 'starts', 'finished')
 ORIGIN = ('device', 'threads', 'python', 'platform', 'versions', 'revision', 'overrides')
-LEADING = {name: next(iter(entry.metrics)) for name, entry in TABLES.items()}
+LEADING = {name: entry.leading for name, entry in TABLES.items()}
 HEADS = dict(
     segformer='segmentation, mIoU',
     faster_rcnn='detection, AP',
@@ -44,29 +38,29 @@ def collect(work_dir: Path) -> None:
     """Write the JSON: every test of every training, without what was logged on the way."""
     tables = {}
     for name, entry in TABLES.items():
-        results = load_results(work_dir, entry)
-        costs = cost_file(work_dir, entry)
-        origins = {json.dumps({key: r.record[key] for key in ORIGIN}) for r in results}
+        records = [run.record for run in find_runs(work_dir, entry) if run.record]
+        origins = {json.dumps({key: record[key] for key in ORIGIN}) for record in records}
         tables[name] = dict(
-            results=[{key: result.record[key] for key in KEPT} for result in results],
+            results=[{key: record[key] for key in KEPT} for record in records],
             origins=[json.loads(origin) for origin in sorted(origins)],
-            commands=sorted({command for r in results[:1] for command in r.record['commands']}),
-            cost=json.loads(costs.read_text()) if costs.exists() else None,
+            commands=sorted({command for r in records[:1] for command in r['commands']}),
+            cost={row: load_cost(work_dir, entry, row) for row in entry.rows},
         )
     command = 'python tools/reproduce.py run --all --scale demo --seeds 3'
     RAW.write_text(json.dumps(dict(command=command, tables=tables), indent=1) + '\n')
 
 
-def results_of(name: str) -> list[Result]:
-    """The results of a table, from the JSON."""
+def cells_of(name: str):
+    """A table summed up over seeds, from the JSON."""
     records = json.loads(RAW.read_text())['tables'][name]['results']
-    return [Result(r['row'], r['seed'], r['metrics'], Path(), r) for r in records]
+    runs = [Run(r['row'], r['seed'], 'finished', Path(), r) for r in records]
+    return summarize(TABLES[name], runs)
 
 
-def shown(summary: Summary, metric: Metric, sign: str = '') -> str:
+def shown(mean: float, band: float | None, metric: Metric, sign: str = '') -> str:
     """Mean and band with a metric's digits."""
-    text = f'{summary.mean:{sign}.{metric.digits}f}'
-    return text if summary.band is None else f'{text} ± {summary.band:.{metric.digits}f}'
+    text = f'{mean:{sign}.{metric.digits}f}'
+    return text if band is None else f'{text} ± {band:.{metric.digits}f}'
 
 
 def overview() -> str:
@@ -75,31 +69,28 @@ def overview() -> str:
     for index, row in enumerate(TABLES['segformer'].rows):
         line = [row if index else 'nearest; bilinear for segmentation and depth']
         for name, column in LEADING.items():
-            kind = list(TABLES[name].rows)[index]
-            values = [r.metrics[column] for r in results_of(name) if r.row == kind]
-            line.append(shown(summarize(values), TABLES[name].metrics[column]))
+            cell = cells_of(name)[list(TABLES[name].rows)[index]][column]
+            line.append(shown(cell.mean, cell.band, TABLES[name].metrics[column]))
         rows.append(line)
     return table(['upsampler', *(HEADS[name] for name in LEADING)], rows)
 
 
 def details(name: str) -> str:
     """All columns of one table, and what each row gains over the baseline in the leading one."""
-    entry, results, leading = TABLES[name], results_of(name), LEADING[name]
-    columns = [c for c in entry.metrics if any(c in r.metrics for r in results)]
+    entry, cells, leading = TABLES[name], cells_of(name), LEADING[name]
+    columns = [c for c in entry.metrics if any(c in row for row in cells.values())]
     rows = []
     for row in entry.rows:
-        own = [result for result in results if result.row == row]
         line = [row]
         for column in columns:
-            values = [result.metrics[column] for result in own]
-            line.append(shown(summarize(values), entry.metrics[column]))
-        over = gain(results, row, entry.baseline.name, leading)
-        if row == entry.baseline.name:
-            line.append('')
-        else:
-            noise = over.band is None or abs(over.mean) <= over.band
-            mark = '' if noise else ' *'
-            line.append(shown(over, entry.metrics[leading], '+') + mark)
+            cell = cells[row][column]
+            line.append(shown(cell.mean, cell.band, entry.metrics[column]))
+        cell = cells[row][leading]
+        mark = ' *' if cell.verdict in (BETTER, WORSE) else ''
+        gain = cell.gain is not None
+        line.append(
+            shown(cell.gain, cell.gain_band, entry.metrics[leading], '+') + mark if gain else ''
+        )
         rows.append(line)
     return table(['row', *columns, f'gain in {leading}'], rows)
 

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from mmdysample.costs.compare import compare
 from mmdysample.costs.models import (
     Network,
     available_networks,
@@ -21,8 +22,7 @@ from mmdysample.costs.models import (
 from mmdysample.costs.options import add_upsamplers, check_upsamplers
 from mmdysample.costs.stopwatch import progress
 from mmdysample.engine.provenance import provenance
-from mmdysample.reproduce.compare import compare
-from mmdysample.reproduce.published import PUBLISHED, load_published
+from mmdysample.reproduce.tables import PUBLISHED, load_published
 from mmdysample.upsamplers import build_upsampler
 
 CHANNELS, SIZE = 256, (120, 120)

@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from mmdysample.reproduce.published import load_published
+from mmdysample.reproduce.tables import load_published
 from mmdysample.upsamplers import build_upsampler
 
 ACCURACY = 'semantic_segmentation_segformer_b1_ade20k'

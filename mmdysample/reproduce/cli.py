@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from mmdysample.engine.errors import UsageError
 from mmdysample.engine.launch import run_tool
-from mmdysample.reproduce.job import LAUNCHERS, Job, Settings
-from mmdysample.reproduce.plan import TFLOPS, estimate, missing_data, show_plan
-from mmdysample.reproduce.results import run_folder
-from mmdysample.reproduce.tables import SCALES, Table, find_tables, load_tables
+from mmdysample.reproduce.batch import images_per_update, keep_batch
+from mmdysample.reproduce.job import Job, load_row_config, visible_gpus
+from mmdysample.reproduce.plan import TFLOPS, batch_note, missing_data, plan_table
+from mmdysample.reproduce.tables import SCALES, Row, Table, find_tables, load_tables
 
 QUICK = ('train_cfg.max_epochs=1', 'train_dataloader.dataset.indices=32')
 """Overrides for a demo that only shows that everything works: an epoch of 32 pictures."""
@@ -55,12 +52,28 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     which.add_argument(
         '--launcher',
-        choices=LAUNCHERS,
+        choices=('none', 'pytorch', 'slurm'),
         default='none',
-        help='pytorch: torchrun on this machine, for more than one GPU a row; slurm: write one '
-        'array job for all rows, or inside an allocation run over it (default: %(default)s)',
+        help='pytorch: torchrun on this machine, for more than one GPU a row; slurm: one array '
+        'job with a task for each training; inside an allocation use pytorch '
+        '(default: %(default)s)',
     )
-    which.add_argument('--submit', action='store_true', help='with slurm: call sbatch as well')
+    which.add_argument(
+        '--submit', action='store_true', help='with slurm: submit, instead of saying what would be'
+    )
+    which.add_argument(
+        '--slurm-options',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help="parameters of submitit's executor, e.g. partition=gpu account=me time=1440",
+    )
+    which.add_argument(
+        '--keep-batch',
+        action=argparse.BooleanOptionalAction,
+        help='accumulate gradients to the images an update that the schedule is made for '
+        '(default: wherever a smaller batch divides them, unless --auto-scale-lr is given)',
+    )
     which.add_argument('--amp', action='store_true', help='train in automatic mixed precision')
     which.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size'
@@ -109,6 +122,10 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         least = 0 if name == 'gpus' else 1
         if getattr(args, name, None) is not None and getattr(args, name) < least:
             parser.error(f'--{name} must be at least {least}, got {getattr(args, name)}')
+    if getattr(args, 'keep_batch', None) and args.auto_scale_lr:
+        parser.error('--keep-batch and --auto-scale-lr exclude each other')
+    if any('=' not in text for text in getattr(args, 'slurm_options', [])):
+        parser.error(f'--slurm-options takes KEY=VALUE, got {args.slurm_options}')
     if getattr(args, 'gpus', None) and args.gpus > 1 and args.launcher == 'none':
         parser.error(f'--gpus {args.gpus} needs --launcher pytorch or slurm')
     folder = 'reproduce-quick' if args.quick else 'reproduce'
@@ -119,46 +136,60 @@ def jobs_of(args: argparse.Namespace, tables: Sequence[Table]) -> list[Job]:
     """Make the jobs that the arguments ask for, in the order in which to run them.
 
     All rows of a seed come before the next seed, and tables whose trainings are long come first,
-    so that several places finish together.
+    so that the last ones finish together.
 
     Raises:
         UsageError: If a table has no row of a name.
     """
-    options = [f'--{name}' for name in ('amp', 'auto-scale-lr') if getattr(args, _key(name))]
-    gpus = _gpus(args)
+    options = ['--amp'] * args.amp + ['--auto-scale-lr'] * args.auto_scale_lr
+    gpus = gpus_of(args)
     cores = len(os.sched_getaffinity(0))
-    settings = Settings(
+    common = dict(
         work_dir=args.work_dir,
-        processes=max(1, gpus),
-        launcher=args.launcher,
-        threads=max(1, cores // (places_of(args) * max(1, gpus))),
+        gpus=gpus,
+        threads=max(1, cores // (at_once(args) * max(1, gpus))),
+        torchrun=args.launcher == 'pytorch' or (args.launcher == 'slurm' and gpus > 1),
         options=tuple(options),
-        overrides=(*(QUICK if args.quick else ()), *args.cfg_options),
     )
+    rows = []
+    for table in sorted(tables, key=lambda table: _LENGTHS.get(table.task, 0), reverse=True):
+        quick = [table.baseline.name, 'dysample'] if args.quick else None
+        for row in table.runnable(args.rows or quick):
+            rows.append((table, row, _overrides(args, table, row, max(1, gpus))))
     seeds = range(args.seeds) if args.seed is None else [args.seed]
-    jobs = []
-    for seed in seeds:
-        for table in sorted(tables, key=lambda table: _WEIGHT.get(table.task, 0), reverse=True):
-            quick = [table.baseline.name, 'dysample'] if args.quick else None
-            for row in table.runnable(args.rows or quick):
-                folder = run_folder(args.work_dir, table, row.name, seed)
-                jobs.append(Job(table, row, seed, folder, settings, _say(table, row, seed)))
-    return jobs
+    return [
+        Job(table, row, seed, overrides=overrides, **common)
+        for seed in seeds
+        for table, row, overrides in rows
+    ]
 
 
-_WEIGHT = dict(panoptic=4, instance=3, detection=2, depth=1)
+_LENGTHS = dict(panoptic=4, instance=3, detection=2, depth=1)
 
 
-def places_of(args: argparse.Namespace) -> int:
-    """How many jobs run at the same time."""
-    if args.jobs:
-        return args.jobs
-    gpus = _gpus(args)
-    if gpus:
-        import torch
+def _overrides(args: argparse.Namespace, table: Table, row: Row, processes: int) -> tuple[str, ...]:
+    """List what the options change in a row's config, the number of images an update included."""
+    overrides = [*(QUICK if args.quick else ()), *args.cfg_options]
+    keep = args.keep_batch
+    if table.batch is not None and keep is not False and not args.auto_scale_lr:
+        cfg = load_row_config(row, overrides)
+        if keep or table.batch % images_per_update(cfg, processes) == 0:
+            overrides += keep_batch(cfg, processes, table.batch)
+    return tuple(overrides)
 
-        return max(1, torch.cuda.device_count() // gpus)
-    return len(os.sched_getaffinity(0))
+
+def gpus_of(args: argparse.Namespace) -> int:
+    """How many GPUs each job has; a cluster is taken to have some, whatever this machine has."""
+    if args.gpus is not None:
+        return args.gpus
+    return 1 if args.launcher == 'slurm' or visible_gpus() else 0
+
+
+def at_once(args: argparse.Namespace) -> int:
+    """How many jobs run at the same time on this machine."""
+    if args.jobs or not gpus_of(args):
+        return args.jobs or len(os.sched_getaffinity(0))
+    return max(1, len(visible_gpus()) // gpus_of(args))
 
 
 def show_list(args: argparse.Namespace) -> None:
@@ -175,12 +206,12 @@ def plan(args: argparse.Namespace) -> None:
     jobs = jobs_of(args, tables)
     hours = 0.0
     for table in tables:
-        mine = [job for job in jobs if job.table is table]
-        found = estimate(table, mine, args.work_dir, args.tflops)
-        hours += found.gpu_hours or 0
-        say(show_plan(table, mine, found, args.work_dir) + '\n')
-    at_once = places_of(args) * max(1, _gpus(args))
-    say(f'in all about {hours:,.1f} device hours, {hours / at_once:,.1f} h on {at_once} at once')
+        own = [job for job in jobs if job.table is table]
+        text, more = plan_table(table, own, args.work_dir, args.tflops)
+        hours += more
+        say(f'{text}\n')
+    devices = at_once(args) * max(1, gpus_of(args))
+    say(f'in all about {hours:,.1f} device hours, {hours / devices:,.1f} h on {devices} at once')
 
 
 def run(args: argparse.Namespace) -> None:
@@ -189,32 +220,31 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UsageError: If something failed; all that could be run has been by then.
     """
+    from mmdysample.reproduce.run import devices_for, measure_costs, run_all
+
     tables = find_tables(args.tables, args.scale)
     jobs = jobs_of(args, tables)
-    if args.launcher == 'slurm' and 'SLURM_JOB_ID' not in os.environ:
+    for table in tables:
+        note = batch_note(next(job for job in jobs if job.table is table))
+        if 'but' in note:
+            say(f'{table.name}: {note}')
+    if args.launcher == 'slurm':
         _to_slurm(args, jobs)
         return
-    from mmdysample.reproduce.cost import measure_costs
-    from mmdysample.reproduce.pool import devices_for, run_all
-
-    overrides = jobs[0].settings.overrides
-    failures = {}
-    for table in tables:
-        missing = missing_data(table, overrides)
-        if missing:
-            failures[table.name] = missing
-            say(f'FAILED {table.name}: {missing}')
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    failures = {table.name: missing_data(table, jobs[0].overrides) for table in tables}
+    failures = {name: missing for name, missing in failures.items() if missing}
+    for name, missing in failures.items():
+        say(f'FAILED {name}: {missing}')
     jobs = [job for job in jobs if job.table.name not in failures]
-    places = devices_for(places_of(args), _gpus(args) if args.launcher != 'slurm' else 0)
-    if any(not job.finished() for job in jobs):
+    devices = devices_for(at_once(args), gpus_of(args))
+    left = [job for job in jobs if not job.finished()]
+    if left:
         say('data, unless it is there; cost of the models')
-        for table in tables:
-            if table.name not in failures:
-                measure_costs(table, table.runnable(), args.work_dir, overrides)
-    say(f'{len(jobs)} trainings, {len(places)} at a time')
-    failures |= run_all(jobs, places, say)
-    if args.seed is None or args.launcher == 'none':
-        report(args)
+        measure_costs(left, devices[0], say)
+    say(f'{len(jobs)} trainings, {len(devices)} at a time')
+    failures |= run_all(jobs, devices, say)
+    report(args)
     if failures:
         raise UsageError(
             f'{", ".join(failures)} failed, for the reasons above; all others are finished. The '
@@ -222,57 +252,36 @@ def run(args: argparse.Namespace) -> None:
         )
 
 
-def report(args: argparse.Namespace) -> None:
-    """Write the report on what is finished."""
-    from mmdysample.reproduce.report import write_report
-
-    tables = find_tables(args.tables, args.scale)
-    page = write_report(
-        args.work_dir, tables, args.work_dir / args.scale / 'report', pictures=args.pictures
-    )
-    markdown = page.with_suffix('.md')
-    say(f'\n{markdown.read_text()}\nreport: {page} (also .md, .csv, .json)')
-
-
 def _to_slurm(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
-    options = ['--scale', args.scale, '--work-dir', str(args.work_dir.resolve())]
-    options += ['--launcher', 'slurm', '--gpus', str(_gpus(args))]
-    options += [f'--{name}' for name in ('amp', 'auto-scale-lr') if getattr(args, _key(name))]
-    if args.cfg_options:
-        options += ['--cfg-options', *args.cfg_options]
-    from mmdysample.reproduce.slurm import write_array_script
+    from mmdysample.reproduce.run import submit
 
     left = [job for job in jobs if not job.finished()]
     if not left:
         raise UsageError('every row has its result already; nothing to submit')
-    args.work_dir.mkdir(parents=True, exist_ok=True)
-    script = write_array_script(left, options, args.work_dir / f'{args.scale}.sbatch')
-    say(f'{len(left)} tasks in {script}')
+    say(f'{len(left)} tasks of {left[0].gpus} GPU(s) each')
+    for job in left:
+        say(f'    {job.name}')
     if not args.submit:
-        say(f'submit it with: sbatch {script}')
+        say('the same command with --submit submits them')
         return
-    if shutil.which('sbatch') is None:
-        raise UsageError(f'--submit: there is no sbatch here; submit {script} where there is')
-    subprocess.run(['sbatch', str(script)], check=True)
+    options = dict(text.split('=', 1) for text in args.slurm_options)
+    numbers = submit(left, args.work_dir / 'slurm', options)
+    say(f'submitted as {numbers[0]} to {numbers[-1]}; logs in {args.work_dir / "slurm"}')
+    say('afterwards: tools/reproduce.py report, with the same --work-dir and --scale')
 
 
-def _gpus(args: argparse.Namespace) -> int:
-    if args.gpus is not None:
-        return args.gpus
-    import torch
+def report(args: argparse.Namespace) -> None:
+    """Write the report on what is finished.
 
-    return 1 if torch.cuda.is_available() else 0
+    That of some tables does not replace that of all: its folder is named after them.
+    """
+    from mmdysample.reproduce.report import write_report
 
-
-def _key(option: str) -> str:
-    return option.replace('-', '_')
-
-
-def _say(table: Table, row, seed: int):
-    def line(text: str) -> None:
-        say(f'[{table.name} {row.name} {seed}] {text}')
-
-    return line
+    tables = find_tables(args.tables, args.scale)
+    folder = '-'.join(['report', *(table.name for table in tables if args.tables)])
+    out = args.work_dir / args.scale / folder
+    page = write_report(args.work_dir, tables, out, pictures=args.pictures)
+    say(f'\n{page.with_suffix(".md").read_text()}\nreport: {page} (also .md, .csv, .json)')
 
 
 def say(text: str) -> None:
@@ -285,4 +294,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool and return its exit status."""
     args = parse_args(argv)
     commands = dict(list=show_list, plan=plan, run=run, report=report)
-    return run_tool(partial(commands[args.command], args))
+
+    def command() -> None:
+        try:
+            commands[args.command](args)
+        except UsageError:
+            raise
+        except OSError as error:  # a folder that is a file or read-only, a full disk
+            raise UsageError(f'{error.filename}: {error.strerror}') from error
+
+    return run_tool(command)

@@ -2,135 +2,178 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
-import hashlib
 import json
 import os
 import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config, DictAction
 
 from mmdysample.costs.stopwatch import device_name
 from mmdysample.engine.errors import UsageError
 from mmdysample.engine.launch import project_root
 from mmdysample.engine.provenance import provenance
-from mmdysample.reproduce.results import RESULT, Result, metrics_of, read_result, write_once
+from mmdysample.reproduce.batch import images_per_update
+from mmdysample.reproduce.children import Children, Stopped
+from mmdysample.reproduce.cost import config_digest
+from mmdysample.reproduce.results import (
+    FAILURE,
+    RESULT,
+    metrics_of,
+    run_folder,
+    write_json,
+    write_once,
+)
 from mmdysample.reproduce.tables import Row, Table
 
-LAUNCHERS = ('none', 'pytorch', 'slurm')
-FAILURE = 'failure.json'
+GPUS_PER_NODE = 8
 _STAGE = re.compile(r'(Epoch\(val\).*|Iter\(val\).*|Load checkpoint.*|error: .*)')
-_TAIL = 30
-_GPUS_PER_NODE = 8
+_TAIL = 30  # lines of a log that go into a failure
 
 
-class Stopped(Exception):
-    """The run was asked to stop; what is there goes on with the next call."""
+class RefusedError(UsageError):
+    """A folder is somebody else's: of another config or seed, or of a process at work there."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How every row is run.
+class Node:
+    """A machine among several that share a training.
 
     Args:
-        work_dir (Path): Folder of all results.
-        processes (int): Processes, each with a GPU of its own, of one training. Defaults to 1.
-        launcher (str): One of :data:`LAUNCHERS`; how several processes are started: 'pytorch' on
-            this machine, 'slurm' over the nodes of the allocation that this runs in. Defaults to
-            'none', a single process.
-        threads (int): CPU threads of each process. Defaults to 1.
-        options (tuple[str, ...]): Further options of ``tools/train.py``, such as ``--amp``.
-            Defaults to none.
-        overrides (tuple[str, ...]): KEY=VALUE entries that change the config of every row.
-            Defaults to none.
+        rank (int): Its number; 0 keeps the books.
+        count (int): How many there are.
+        address (str): Name of the first one.
+        port (int): Port there at which all meet.
     """
 
-    work_dir: Path
-    processes: int = 1
-    launcher: str = 'none'
-    threads: int = 1
-    options: tuple[str, ...] = ()
-    overrides: tuple[str, ...] = ()
+    rank: int
+    count: int
+    address: str
+    port: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class Job:
-    """One row with one seed.
+    """One row with one seed, and how it is run.
 
     Args:
         table (Table): Its table.
         row (Row): The row.
         seed (int): Random seed of the training.
-        folder (Path): Where its files go.
-        settings (Settings): How it is run.
-        say (Callable): Takes a line of progress.
-        stop (threading.Event): Set when the run shall end.
+        work_dir (Path): Folder of all results.
+        gpus (int): GPUs of the training, each with a process of its own. Defaults to 0: one
+            process on the CPU, which sees no GPU.
+        threads (int): CPU threads of each process. Defaults to 1.
+        torchrun (bool): Start the processes by torchrun; needed for more than one. Defaults to
+            False.
+        options (tuple[str, ...]): Further options of ``tools/train.py``, such as ``--amp``.
+            Defaults to none.
+        overrides (tuple[str, ...]): KEY=VALUE entries that change the config. Defaults to none.
     """
 
     table: Table
     row: Row
     seed: int
-    folder: Path
-    settings: Settings
-    say: Callable[[str], None]
-    stop: threading.Event = field(default_factory=threading.Event)
+    work_dir: Path
+    gpus: int = 0
+    threads: int = 1
+    torchrun: bool = False
+    options: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """What to call it in messages."""
         return f'{self.table.name}/{self.row.name} seed {self.seed}'
 
+    @property
+    def folder(self) -> Path:
+        """Where its files go."""
+        return run_folder(self.work_dir, self.table, self.row.name, self.seed).absolute()
+
+    @property
+    def processes(self) -> int:
+        """How many processes share the training."""
+        return max(1, self.gpus)
+
     def finished(self) -> bool:
         """Whether there is a result."""
         return (self.folder / RESULT).exists()
 
-    def run(self, devices: str | None = None) -> Result:
-        """Train and test, going on where an earlier call was stopped.
+    def say(self, text: str) -> None:
+        """Tell a line of progress at once."""
+        sys.stdout.write(f'[{self.table.name} {self.row.name} {self.seed}] {text}\n')
+        sys.stdout.flush()
+
+    def run(
+        self,
+        devices: str | None = None,
+        children: Children | None = None,
+        node: Node | None = None,
+    ) -> None:
+        """Train, test and write ``result.json``, going on where an earlier call was stopped.
+
+        The result holds ``metrics`` (by column, in the column's unit), ``test`` (all that the test
+        reported), ``scalars`` (what the training logged, in order), ``training_seconds``,
+        ``config``, ``config_dump`` and ``checkpoint`` (both below the folder), ``settings``,
+        ``batch`` (images of an update), ``overrides``, ``commands``, ``starts`` (time, revision and
+        device of every start of the training), ``finished`` (UTC), and what :func:`provenance`
+        tells.
 
         Args:
-            devices (str, optional): ``CUDA_VISIBLE_DEVICES`` of its processes. Defaults to None,
-                as it is.
-
-        Returns:
-            Result: The new result, or the one that an earlier call left.
+            devices (str, optional): ``CUDA_VISIBLE_DEVICES`` of its processes. Defaults to None:
+                as it is, or none for a job without GPUs.
+            children (Children, optional): Keeps its processes. Defaults to None, new ones.
+            node (Node, optional): This machine among those that share the job. Defaults to None,
+                the only one.
 
         Raises:
-            UsageError: If the training or the test fails, if the folder holds the work of other
-                settings, or if another process is at work there.
-            Stopped: If the run was asked to stop meanwhile.
+            RefusedError: If the folder holds the work of other settings, or if another process is
+                at work there.
+            UsageError: If the training or the test fails. What went wrong, this and whatever
+                nobody foresaw, is in ``failure.json`` as well.
+            Stopped: If the children were ended meanwhile.
         """
+        children = children or Children()
+        environment = os.environ | {'OMP_NUM_THREADS': str(self.threads), 'PYTHONUNBUFFERED': '1'}
+        if devices is not None or not self.gpus:
+            environment['CUDA_VISIBLE_DEVICES'] = devices or ''
+        if node and node.rank:
+            if not self.finished():
+                self._train_and_test(children, environment, node, None)
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._alone() as lock:
-            settings = self._fingerprint()
-            self._check_settings(settings)
-            if self.finished():
-                return read_result(self.folder)
-            environment = os.environ | {'OMP_NUM_THREADS': str(self.settings.threads)}
-            if devices is not None:
-                environment['CUDA_VISIBLE_DEVICES'] = devices
-            (self.folder / FAILURE).unlink(missing_ok=True)
-            with (self.folder / 'attempts.txt').open('a') as file:
-                file.write(_now() + '\n')
             try:
-                commands = self._work(environment, lock)
-            except UsageError as error:
-                _replace(self.folder / FAILURE, dict(error=str(error), time=_now()))
+                cfg = load_row_config(self.row, self.overrides)
+                begun = self._begin(cfg)
+                if self.finished():
+                    return
+                (self.folder / FAILURE).unlink(missing_ok=True)
+                if not (self.folder / 'trained').exists():
+                    begun['starts'].append(dict(time=_now(), **self._place(devices)))
+                write_json(self.folder / 'begun.json', begun)
+                self._train_and_test(children, environment, node, lock)
+                self._record(cfg, begun, self._place(devices)['device'])
+            except (RefusedError, Stopped):
                 raise
-            return self._record(settings, commands)
+            except Exception as error:
+                text = str(error) if isinstance(error, UsageError) else repr(error)
+                with suppress(OSError, UsageError):  # a full disk keeps no failure from being told
+                    write_json(self.folder / FAILURE, dict(error=text, time=_now()))
+                raise
 
     @contextmanager
     def _alone(self) -> Iterator[int]:
@@ -139,97 +182,112 @@ class Job:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise UsageError(
+                raise RefusedError(
                     f'{self.name} is being run by another process (it holds {file.name})'
                 ) from error
             yield file.fileno()
 
-    def _fingerprint(self) -> dict[str, Any]:
-        cfg = load_row_config(self.row, self.settings.overrides)
-        digest = hashlib.sha256(cfg.pretty_text.encode()).hexdigest()
-        return dict(
-            config=digest,
+    def _begin(self, cfg: Config) -> dict[str, Any]:
+        """Read what earlier calls noted, and refuse the work of other settings."""
+        settings = dict(
+            config=config_digest(cfg),
             seed=self.seed,
-            processes=self.settings.processes,
-            options=list(self.settings.options),
-            overrides=list(self.settings.overrides),
+            processes=self.processes,
+            options=list(self.options),
+            overrides=list(self.overrides),
         )
-
-    def _check_settings(self, settings: dict[str, Any]) -> None:
-        begun = self.folder / 'begun.json'
-        if not begun.exists():
-            _replace(begun, settings)
-            return
-        earlier = json.loads(begun.read_text())
+        path = self.folder / 'begun.json'
+        if not path.exists():
+            return dict(settings=settings, starts=[])
+        begun = json.loads(path.read_text())
+        earlier = begun.get('settings', {})
         changed = [key for key in settings if settings[key] != earlier.get(key)]
         if changed:
-            raise UsageError(
+            raise RefusedError(
                 f'{self.folder} holds the work of another {", ".join(changed)}; results are never '
                 'overwritten: choose another --work-dir, or move that folder away'
             )
+        return begun
 
-    def _work(self, environment: dict[str, str], lock: int) -> list[str]:
-        commands = []
-        train = self._command('train.py', self.row.config)
-        train += ['--work-dir', str(self.folder / 'train'), '--resume', '--seed', str(self.seed)]
-        train += [*self.settings.options, *self._overrides()]
-        commands.append(_shown(train))
-        done = self.folder / 'trained'
-        if not done.exists():
+    def _place(self, devices: str | None) -> dict[str, Any]:
+        """Say what decides the numbers beside the settings: the code and the device."""
+        device = 'cpu'
+        if self.gpus:
+            visible = visible_gpus()
+            first = devices.split(',')[0] if devices else None
+            device = f'cuda:{visible.index(first) if first in visible else 0}'
+        return dict(revision=provenance().get('revision'), device=device_name(torch.device(device)))
+
+    def _train_and_test(
+        self, children: Children, environment: dict[str, str], node: Node | None, lock: int | None
+    ) -> None:
+        suffix = f'.node{node.rank}' if node and node.rank else ''
+        trained = self.folder / 'trained'
+        if not trained.exists():
             self.say('training')
-            self._call(train, self.folder / 'train.log', environment, lock)
-            done.write_text(_now() + '\n')
-        shutil.rmtree(self.folder / 'test', ignore_errors=True)
-        test = self._command('test.py', self.row.config, str(self._checkpoint()))
-        test += ['--work-dir', str(self.folder / 'test')]
-        test += [*self.table.test_options, *self._overrides()]
-        commands.append(_shown(test))
+            log = self.folder / f'train{suffix}.log'
+            self._call(self.train_command(node), log, children, environment, lock)
+            if lock is not None:
+                trained.write_text(_now() + '\n')
+        if lock is not None:
+            shutil.rmtree(self.folder / 'test', ignore_errors=True)
         self.say('testing')
-        self._call(test, self.folder / 'test.log', environment, lock)
-        return commands
+        log = self.folder / f'test{suffix}.log'
+        self._call(self.test_command(node), log, children, environment, lock)
 
-    def _overrides(self) -> list[str]:
-        return ['--cfg-options', *self.settings.overrides] if self.settings.overrides else []
+    def train_command(self, node: Node | None = None, resume: bool = True) -> list[str]:
+        """Write the command of the training.
 
-    def _command(self, tool: str, *arguments: str) -> list[str]:
-        """Start a tool the way that the launcher asks for."""
-        root, count = project_root(), self.settings.processes
-        tail = [str(root / 'tools' / tool), str(root / arguments[0]), *arguments[1:]]
-        if self.settings.launcher == 'pytorch':
-            run = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
-            return [*run, f'--nproc_per_node={count}', *tail, '--launcher', 'pytorch']
-        if self.settings.launcher == 'slurm':
-            per_node = min(count, _GPUS_PER_NODE)
-            run = ['srun', f'--ntasks={count}', f'--ntasks-per-node={per_node}']
-            return [*run, '--kill-on-bad-exit=1', sys.executable, *tail, '--launcher', 'slurm']
-        return [sys.executable, *tail]
+        ``--resume`` is only said where there is a checkpoint, by its path: a config's or an
+        override's ``load_from`` counts at the start, and the folder may have been moved since.
+        """
+        arguments = [self.row.config, '--work-dir', str(self.folder / 'train')]
+        arguments += ['--seed', str(self.seed), *self.options]
+        if resume and (self.folder / 'train' / 'last_checkpoint').exists():
+            arguments += ['--resume', str(self._checkpoint())]
+        return [*self._launch('train.py', node), *self._complete(arguments)]
+
+    def test_command(self, node: Node | None = None) -> list[str]:
+        """Write the command of the test; the training is over by then."""
+        arguments = [self.row.config, str(self._checkpoint())]
+        arguments += ['--work-dir', str(self.folder / 'test'), *self.table.test_options]
+        return [*self._launch('test.py', node), *self._complete(arguments)]
+
+    def _launch(self, tool: str, node: Node | None) -> list[str]:
+        """Start a tool in as many processes as the job has."""
+        script = str(project_root() / 'tools' / tool)
+        if not self.torchrun:
+            return [sys.executable, script]
+        run = [sys.executable, '-m', 'torch.distributed.run']
+        if node is None or node.count == 1:
+            return [*run, '--standalone', f'--nproc_per_node={self.processes}', script]
+        run += [f'--nnodes={node.count}', f'--node_rank={node.rank}']
+        run += [f'--nproc_per_node={self.processes // node.count}']
+        return [*run, f'--master_addr={node.address}', f'--master_port={node.port}', script]
+
+    def _complete(self, arguments: list[str]) -> list[str]:
+        arguments[0] = str(project_root() / arguments[0])
+        if self.torchrun:
+            arguments += ['--launcher', 'pytorch']
+        return [*arguments, '--cfg-options', *self.overrides] if self.overrides else arguments
 
     def _call(
-        self, command: Sequence[str], log: Path, environment: dict[str, str], lock: int
+        self,
+        command: Sequence[str],
+        log: Path,
+        children: Children,
+        environment: dict[str, str],
+        lock: int | None,
     ) -> None:
-        with (
-            log.open('a') as file,
-            subprocess.Popen(
-                command,
-                env=environment | {'PYTHONUNBUFFERED': '1'},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors='replace',
-                pass_fds=[lock],
-                preexec_fn=_die_with_parent,
-            ) as process,
-        ):
-            watcher = threading.Thread(target=self._terminate_on_stop, args=(process,), daemon=True)
-            watcher.start()
+        keep = () if lock is None else (lock,)
+        with log.open('a') as file, children.start(command, environment, keep) as process:
             for line in process.stdout:
                 file.write(line)
                 file.flush()
                 stage = _STAGE.search(line)
                 if stage:
                     self.say(stage[1])
-        if self.stop.is_set():
+        if children.ended:
             raise Stopped(self.name)
         if process.returncode:
             how = f'exit status {process.returncode}'
@@ -238,53 +296,53 @@ class Job:
             tail = '\n'.join(log.read_text(errors='replace').splitlines()[-_TAIL:])
             raise UsageError(f'{self.name}: {how}; the end of {log}:\n{tail}')
 
-    def _terminate_on_stop(self, process: subprocess.Popen) -> None:
-        while process.poll() is None:
-            if self.stop.wait(0.5):
-                process.terminate()
-                return
-
     def _checkpoint(self) -> Path:
         note = self.folder / 'train' / 'last_checkpoint'
         if not note.exists():
             raise UsageError(f'{self.name}: the training left no checkpoint ({note} is missing)')
-        return self.folder / 'train' / Path(note.read_text().strip()).name
+        return note.parent / Path(note.read_text().strip()).name
 
-    def _record(self, settings: dict[str, Any], commands: list[str]) -> Result:
+    def _record(self, cfg: Config, begun: dict[str, Any], device: str) -> None:
         reports = sorted((self.folder / 'test').glob('*/*.json'))
         if not reports:
             raise UsageError(f'{self.name}: the test left no result in {self.folder / "test"}')
-        test = json.loads(reports[-1].read_text())
-        scalars = [
-            row
-            for file in sorted((self.folder / 'train').glob('*/vis_data/scalars.json'))
-            for row in read_scalars(file)
-        ]
-        attempts = (self.folder / 'attempts.txt').read_text().splitlines()
-        (dump,) = (self.folder / 'train').glob('*.py')
+        test = json.loads(reports[-1].read_text(), parse_constant=lambda text: None)
+        logs = sorted((self.folder / 'train').glob('*/vis_data/scalars.json'))
+        scalars = [line for log in logs for line in read_scalars(log)]
+        dump = Path('train', Path(self.row.config).name)  # MMEngine keeps the config's name
+        if not (self.folder / dump).exists():
+            raise UsageError(f'{self.name}: the training left no config in {self.folder / dump}')
         record = dict(
             table=self.table.name,
             row=self.row.name,
             scale=self.table.scale,
             seed=self.seed,
-            metrics=metrics_of(self.table, test),
+            metrics=metrics_of(self.table, {k: v for k, v in test.items() if v is not None}),
             test=test,
             scalars=scalars,
             training_seconds=round(training_seconds(scalars), 1),
             config=self.row.config,
-            config_dump=str(dump.relative_to(self.folder)),
+            config_dump=str(dump),
             checkpoint=str(self._checkpoint().relative_to(self.folder)),
-            settings=settings,
-            overrides=list(self.settings.overrides),
-            commands=commands,
-            interruptions=len(attempts) - 1,
+            settings=begun['settings'],
+            batch=images_per_update(cfg, self.processes),
+            overrides=list(self.overrides),
+            commands=[_shown(self.train_command(resume=False)), _shown(self.test_command())],
+            starts=begun['starts'],
             finished=_now(),
-            device=device_name(_device()),
-            threads=self.settings.threads,
-            **{k: v for k, v in provenance().items() if k != 'command'},
+            device=device,
+            threads=self.threads,
+            **{key: value for key, value in provenance().items() if key != 'command'},
         )
         write_once(self.folder / RESULT, record)
-        return read_result(self.folder)
+
+
+def visible_gpus() -> list[str]:
+    """List the GPUs that this process may use, by the names of ``CUDA_VISIBLE_DEVICES``."""
+    names = os.environ.get('CUDA_VISIBLE_DEVICES')
+    if names is not None:
+        return [name for name in names.split(',') if name]
+    return [str(index) for index in range(torch.cuda.device_count())]
 
 
 def load_row_config(row: Row, overrides: Sequence[str] = ()) -> Config:
@@ -312,7 +370,8 @@ def read_scalars(path: Path) -> list[dict[str, Any]]:
     """Read what a training logged, less a last line that a kill cut off.
 
     Args:
-        path (Path): A ``scalars.json``, which holds an object on each line.
+        path (Path): A ``scalars.json``, which holds an object on each line. What is no number in
+            it (NaN, Infinity) becomes None.
 
     Raises:
         UsageError: If another line than the last is damaged.
@@ -321,7 +380,7 @@ def read_scalars(path: Path) -> list[dict[str, Any]]:
     lines = path.read_text(errors='replace').splitlines()
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
+            rows.append(json.loads(line, parse_constant=lambda text: None))
         except ValueError as error:
             if number < len(lines):
                 raise UsageError(f'{path}, line {number} is damaged: {error}') from error
@@ -343,34 +402,11 @@ def training_seconds(scalars: Sequence[dict[str, Any]]) -> float:
     return sum((step - last) * seconds_at[step] for last, step in pairwise(steps))
 
 
-def _device():
-    import torch
-
-    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-
-
 def _shown(command: Sequence[str]) -> str:
     """Write a command as one would type it at the root of the project."""
     root = str(project_root()) + os.sep
-    words = ['python', *command[1:]] if command[0] == sys.executable else list(command)
-    return shlex.join(word.removeprefix(root) for word in words)
-
-
-def _replace(path: Path, record: dict[str, Any]) -> None:
-    draft = path.with_suffix('.part')
-    draft.write_text(json.dumps(record, indent=1) + '\n')
-    draft.replace(path)
+    return shlex.join(word.removeprefix(root) for word in ['python', *command[1:]])
 
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec='seconds')
-
-
-_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == 'linux' else None
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> None:
-    """Leave no training behind that nobody watches, should the parent be killed."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

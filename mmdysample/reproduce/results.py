@@ -1,63 +1,72 @@
-"""Results on disk: written once, read back, and summed up over seeds."""
+"""What became of every training of a table, and its numbers summed up over seeds."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import statistics
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from mmdysample.engine.errors import UsageError
+from mmdysample.engine.files import write_whole
 from mmdysample.reproduce.tables import Table
 
-RESULT = 'result.json'
-COST = 'cost.json'
+RESULT, FAILURE, COST = 'result.json', 'failure.json', 'cost.json'
+ONE_SEED, WITHIN_NOISE = 'one seed: noise unknown', 'within noise'
+BETTER, WORSE = 'better', 'worse'
 
 
 @dataclass(frozen=True)
-class Result:
-    """One finished training and its test.
+class Run:
+    """A training and its test, whatever became of them.
 
     Args:
         row (str): Name of the row.
         seed (int): Random seed of the training.
-        metrics (dict[str, float]): What the test gave, by column and in the column's unit; columns
-            that the test could not measure (COCO's -1, NaN) are left out.
-        folder (Path): Where its files are: ``result.json``, ``train/``, ``test/`` and the logs.
-        record (dict): The whole ``result.json``: besides ``metrics``, ``test`` (all that the test
-            reported), ``scalars`` (what the training logged, in order), ``training_seconds``,
-            ``config``, ``config_dump`` (file below the folder), ``checkpoint`` (the same),
-            ``overrides``, ``device``, ``python``, ``platform``, ``versions``, ``revision``,
-            ``commands``, ``interruptions`` and ``finished`` (UTC).
+        state (str): 'finished', 'failed', 'damaged' (its result cannot be used) or 'unfinished'.
+        folder (Path): Where its files are.
+        record (dict): Of a finished run, the whole ``result.json``, see
+            :meth:`mmdysample.reproduce.job.Job.run`. Defaults to empty.
+        error (str): What went wrong. Defaults to ''.
     """
 
     row: str
     seed: int
-    metrics: dict[str, float]
+    state: str
     folder: Path
-    record: dict[str, Any]
+    record: dict[str, Any] = field(default_factory=dict)
+    error: str = ''
 
 
 @dataclass(frozen=True)
-class Summary:
-    """A quantity over seeds.
+class Cell:
+    """A metric of a row over seeds.
 
     Args:
         mean (float): Its mean.
-        count (int): Number of seeds.
-        band (float, optional): Half the width of the mean's 95 % confidence interval, from
-            Student's t; None with one seed, which says nothing about noise.
-        values (tuple[float, ...]): One for each seed.
+        band (float, optional): Half the width of the mean's 95 % confidence interval; None with
+            one seed, which says nothing about noise.
+        values (list[float]): One for each seed.
+        gain (float, optional): Mean of the differences to the baseline, seed by seed. Defaults to
+            None: it is the baseline, or has no seed in common with it.
+        gain_band (float, optional): As ``band``, of the gain. Defaults to None.
+        verdict (str): What the gain says. Defaults to ''.
+        difference (float, optional): Mean less the published number, where that is confirmed and
+            of the same scale. Defaults to None.
     """
 
     mean: float
-    count: int
     band: float | None
-    values: tuple[float, ...]
+    values: list[float]
+    gain: float | None = None
+    gain_band: float | None = None
+    verdict: str = ''
+    difference: float | None = None
 
 
 def run_folder(work_dir: Path, table: Table, row: str, seed: int) -> Path:
@@ -65,13 +74,93 @@ def run_folder(work_dir: Path, table: Table, row: str, seed: int) -> Path:
     return work_dir / table.scale / table.name / row / f'seed{seed}'
 
 
-def cost_file(work_dir: Path, table: Table) -> Path:
-    """Say where the cost of a table's models is noted."""
-    return work_dir / table.scale / table.name / COST
+def cost_file(work_dir: Path, table: Table, row: str) -> Path:
+    """Say where the cost of a row's model is noted."""
+    return work_dir / table.scale / table.name / row / COST
+
+
+def find_runs(work_dir: Path, table: Table) -> list[Run]:
+    """Find all runs of a table, by row in the table's order and by seed.
+
+    One run that cannot be read keeps no other from being found. Folders of other names, such as
+    ``seed0.old``, are nobody's.
+    """
+    runs = []
+    for row in table.rows:
+        names = (path.name for path in (work_dir / table.scale / table.name / row).glob('seed*'))
+        seeds = sorted(int(name[4:]) for name in names if re.fullmatch(r'seed\d+', name))
+        runs += [_read_run(work_dir, table, row, seed) for seed in seeds]
+    return runs
+
+
+def _read_run(work_dir: Path, table: Table, row: str, seed: int) -> Run:
+    folder = run_folder(work_dir, table, row, seed)
+    state, record, error = 'unfinished', {}, ''
+    if (folder / RESULT).exists():
+        try:
+            state, record = 'finished', read_result(folder / RESULT, row, seed)
+        except UsageError as damage:
+            state, error = 'damaged', str(damage)
+    elif (folder / FAILURE).exists():
+        state = 'failed'
+        try:
+            error = str(json.loads((folder / FAILURE).read_text())['error']).strip()
+        except (OSError, ValueError, KeyError, TypeError):
+            error = f'{folder / FAILURE} cannot be read'
+    return Run(row, seed, state, folder, record, error.replace(f'{work_dir}/', ''))
+
+
+def read_result(path: Path, row: str, seed: int) -> dict[str, Any]:
+    """Read a result.
+
+    Raises:
+        UsageError: If it is damaged, or the result of another row or seed.
+    """
+    try:
+        record = json.loads(path.read_text(encoding='utf-8'))
+        if (record['row'], record['seed']) != (row, seed):
+            raise UsageError(
+                f'{path} is the result of {record["row"]!r} with seed {record["seed"]!r}: it lies '
+                'in the wrong folder'
+            )
+        if not all(math.isfinite(value) for value in record['metrics'].values()):
+            raise ValueError('a metric is not finite')
+        pd.DataFrame(record.get('scalars', []))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f'{path} is damaged ({error!r}); move it away to run again') from error
+    return record
+
+
+def write_once(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a JSON file that does not exist yet; it appears whole or not at all.
+
+    The caller holds the lock of the folder, so that nobody else writes the file meanwhile.
+
+    Raises:
+        FileExistsError: If there is such a file. It stays as it is.
+        ValueError: If a number is not finite.
+        UnwritableFileError: If it can't be written.
+    """
+    if path.exists():
+        raise FileExistsError(f'{path} exists, and results are never replaced')
+    write_json(path, record)
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write a JSON file; its name leads to the old content or to the new one at any moment.
+
+    Raises:
+        ValueError: If a number is not finite.
+        UnwritableFileError: If it can't be written.
+    """
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    write_whole(path, f'{text}\n'.encode())
 
 
 def metrics_of(table: Table, test: Mapping[str, float]) -> dict[str, float]:
-    """Take a table's columns out of what a test reported.
+    """Take a table's columns out of what a test reported, in the columns' units.
+
+    Columns that the test could not measure (COCO's -1, NaN) are left out.
 
     Raises:
         UsageError: If the test has none of the table's metrics.
@@ -79,7 +168,7 @@ def metrics_of(table: Table, test: Mapping[str, float]) -> dict[str, float]:
     found = {
         column: test[metric.key] * metric.times
         for column, metric in table.metrics.items()
-        if metric.key in test and math.isfinite(test[metric.key]) and test[metric.key] != -1
+        if math.isfinite(test.get(metric.key, math.nan)) and test[metric.key] != -1
     }
     if not found:
         keys = ', '.join(metric.key for metric in table.metrics.values())
@@ -87,106 +176,89 @@ def metrics_of(table: Table, test: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def write_once(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a JSON file that does not exist yet; it appears whole or not at all.
+def measured(runs: Sequence[Run]) -> pd.DataFrame:
+    """List every measured number.
 
-    Raises:
-        FileExistsError: If there is such a file. It stays as it is.
+    Args:
+        runs (Sequence[Run]): Of one table; those that are not finished have none.
+
+    Returns:
+        DataFrame: ``row``, ``seed``, ``metric`` and ``value``.
     """
-    draft = path.with_suffix(f'.{os.getpid()}.part')
-    with draft.open('w', encoding='utf-8') as file:
-        json.dump(record, file, indent=1)
-        file.write('\n')
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, path)  # unlike a rename, never replaces
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        if path.exists():
-            raise FileExistsError(f'{path} exists') from None
-        draft.rename(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    lines = [
+        (run.row, run.seed, metric, float(value))
+        for run in runs
+        for metric, value in run.record.get('metrics', {}).items()
+    ]
+    return pd.DataFrame(lines, columns=['row', 'seed', 'metric', 'value'])
 
 
-def load_results(work_dir: Path, table: Table) -> list[Result]:
-    """Read the finished runs of a table, by row in the table's order and by seed.
-
-    Raises:
-        UsageError: If a result file is damaged.
-    """
-    results = []
-    for row in table.rows:
-        folders = (work_dir / table.scale / table.name / row).glob('seed*')
-        for folder in sorted(folders, key=lambda path: int(path.name.removeprefix('seed'))):
-            if (folder / RESULT).exists():
-                results.append(read_result(folder))
-    return results
-
-
-def read_result(folder: Path) -> Result:
-    """Read the result in a folder.
-
-    Raises:
-        UsageError: If it is damaged.
-    """
-    path = folder / RESULT
-    try:
-        record = json.loads(path.read_text(encoding='utf-8'))
-        return Result(record['row'], record['seed'], record['metrics'], folder, record)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f'{path} is damaged ({error!r}); move it away to run again') from error
-
-
-def load_costs(work_dir: Path, table: Table) -> dict[str, dict[str, float]]:
-    """Read what a table's models cost, by row; empty if that was not measured.
-
-    Each has ``params``, ``upsampler_params``, ``upsampler_macs``, ``image`` (its height and
-    width), ``latency_ms`` (median of one prediction) and ``latency_ratio`` (to the baseline's).
-    """
-    path = cost_file(work_dir, table)
-    return json.loads(path.read_text(encoding='utf-8'))['rows'] if path.exists() else {}
-
-
-def summarize(values: Sequence[float]) -> Summary:
+def mean_and_band(values: Sequence[float]) -> tuple[float, float | None]:
     """Sum up one number for each seed.
 
+    Returns:
+        tuple: The mean, and half the width of its 95 % confidence interval, from Student's t;
+        None with one seed, which says nothing about noise.
+
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no value.
     """
-    if not values:
+    values = pd.Series(values, dtype=float)
+    if values.empty:
         raise ValueError('values must hold at least one number, got none')
-    band = None
-    if len(values) > 1:
-        from scipy.stats import t  # comes with the frameworks
+    if len(values) == 1:
+        return float(values.iloc[0]), None
+    from scipy.stats import t  # comes with the frameworks
 
-        quantile = float(t.ppf(0.975, len(values) - 1))
-        band = quantile * statistics.stdev(values) / math.sqrt(len(values))
-    return Summary(statistics.fmean(values), len(values), band, tuple(values))
+    return float(values.mean()), float(t.ppf(0.975, len(values) - 1) * values.sem())
 
 
-def gain(results: Sequence[Result], row: str, baseline: str, column: str) -> Summary | None:
-    """Sum up a row's difference to the baseline, seed by seed.
+def gains(values: pd.DataFrame, row: str, baseline: str, metric: str) -> pd.Series:
+    """Subtract the baseline from a row, seed by seed.
 
     Both trainings of a pair have the seed in common, so that the order of the images and whatever
     else it decides is no part of the difference.
 
     Args:
-        results (Sequence[Result]): Of one table.
+        values (DataFrame): From :func:`measured`.
         row (str): Name of the row.
         baseline (str): Name of the row to compare with.
-        column (str): Which metric.
+        metric (str): Which column.
 
     Returns:
-        Summary: Of the row's value less the baseline's; None if no seed has both.
+        Series: By seed; empty if no seed has both.
     """
-    by_row = {
-        name: {r.seed: r.metrics[column] for r in results if r.row == name and column in r.metrics}
-        for name in (row, baseline)
-    }
-    pairs = sorted(by_row[row].keys() & by_row[baseline].keys())
-    if not pairs:
-        return None
-    return summarize([by_row[row][seed] - by_row[baseline][seed] for seed in pairs])
+    of_metric = values[values.metric == metric].pivot(index='seed', columns='row', values='value')
+    if not {row, baseline} <= set(of_metric):
+        return pd.Series(dtype=float)
+    return (of_metric[row] - of_metric[baseline]).dropna()
+
+
+def summarize(table: Table, runs: Sequence[Run]) -> dict[str, dict[str, Cell]]:
+    """Sum up a table over seeds: by row and metric, where something was measured."""
+    values = measured(runs)
+    cells: dict[str, dict[str, Cell]] = {name: {} for name in table.rows}
+    for (row, metric), group in values.groupby(['row', 'metric']):
+        if metric not in table.metrics:
+            continue
+        mean, band = mean_and_band(group.value)
+        more: dict[str, Any] = {}
+        baseline = table.compared_with(table.rows[row])
+        over = gains(values, row, baseline.name, metric) if baseline else ()
+        if len(over):
+            gain, gain_band = mean_and_band(over)
+            verdict = _verdict(gain, gain_band, table.metrics[metric].lower)
+            more = dict(gain=gain, gain_band=gain_band, verdict=verdict)
+        published = table.rows[row].published.get(metric)
+        if table.scale == 'full' and published and published.confirmed:
+            more['difference'] = mean - float(published.value)
+        cells[row][metric] = Cell(mean, band, group.value.tolist(), **more)
+    return cells
+
+
+def _verdict(gain: float, band: float | None, lower: bool) -> str:
+    if band is None:
+        return ONE_SEED
+    if abs(gain) <= band:
+        return WITHIN_NOISE
+    return BETTER if (gain < 0) == lower else WORSE

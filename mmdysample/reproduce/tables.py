@@ -1,16 +1,37 @@
-"""The tables that can be reproduced, read from the one data file that lists them."""
+"""The published tables: what was printed, and how each row is run; read from one data file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from mmdysample.engine.errors import UsageError
-from mmdysample.reproduce.published import PUBLISHED, Figure, load_published
 
+PUBLISHED = Path(__file__).with_name('tables.yaml')
 SCALES = ('full', 'demo')
-"""``full`` is the published setting; ``demo`` the same comparison on the synthetic default."""
+"""``full`` is the published setting; any other is a key of an entry that holds the same comparison
+made smaller."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published number.
+
+    Args:
+        value (str): As printed in the table, so that the printed digits are known.
+        confirmed (bool): Whether it was read in ``source``. Others are recalled: show them with a
+            mark, compare nothing with them.
+        source (str): Key of the publication.
+        note (str): What to know about it. Defaults to ``''``.
+    """
+
+    value: str
+    confirmed: bool
+    source: str
+    note: str = ''
 
 
 @dataclass(frozen=True)
@@ -38,12 +59,12 @@ class Row:
         name (str): Name in the table.
         config (str, optional): Config file, from the root of the project; None if this package
             has no implementation, so that the row is only shown.
-        published (dict[str, Figure]): Published figures by column; unknown ones are left out.
+        published (dict[str, Published]): Published numbers by column; unknown ones are left out.
     """
 
     name: str
     config: str | None
-    published: dict[str, Figure]
+    published: dict[str, Published]
 
 
 @dataclass(frozen=True)
@@ -58,9 +79,12 @@ class Table:
         metrics (dict[str, Metric]): Measured columns, the leading one first.
         columns (list[str]): All published columns.
         rows (dict[str, Row]): Rows by name; the first is the baseline.
+        batch (int, optional): Images of one update of the weights, over all GPUs, that the
+            schedule is made for. Defaults to None, unknown.
         train (dict[str, float]): ``images`` that one training sees, ``gmacs`` per image and
-            ``params_m`` of the baseline; empty at demo scale.
-        test_options (list[str]): Options of ``tools/test.py`` that the numbers need.
+            ``params_m`` of the baseline. Defaults to empty, unknown.
+        test_options (list[str]): Options of ``tools/test.py`` that the numbers need. Defaults to
+            none.
     """
 
     name: str
@@ -70,13 +94,19 @@ class Table:
     metrics: dict[str, Metric]
     columns: list[str]
     rows: dict[str, Row]
-    train: dict[str, float]
-    test_options: list[str]
+    batch: int | None = None
+    train: dict[str, float] = field(default_factory=dict)
+    test_options: list[str] = field(default_factory=list)
 
     @property
     def baseline(self) -> Row:
         """The row that the others are compared with."""
         return next(iter(self.rows.values()))
+
+    @property
+    def leading(self) -> str:
+        """The metric that the comparison is about."""
+        return next(iter(self.metrics))
 
     def compared_with(self, row: Row) -> Row | None:
         """Say which row a row is compared with: the first, or the first on its own backbone.
@@ -110,13 +140,43 @@ class Table:
         return [row for name, row in can_run.items() if not names or name in names]
 
 
-def load_tables(scale: str = 'full', path: str | Path = PUBLISHED) -> dict[str, Table]:
+def load_published(path: str | Path = PUBLISHED) -> dict[str, dict[str, dict[str, Published]]]:
+    """Read the published numbers.
+
+    Args:
+        path (str or Path): A YAML file of the form of ``tables.yaml``. Defaults to that file.
+
+    Returns:
+        dict: Numbers by table, row and column; unknown values are left out.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a row has not one value per column, or an unknown status.
+    """
+    return {
+        name: _published_rows(name, entry)
+        for name, entry in _document(Path(path)).items()
+        if 'rows' in entry
+    }
+
+
+def load_sources() -> dict[str, dict[str, str]]:
+    """Read where the published numbers were found: ``url`` and ``what`` by key."""
+    return _document(PUBLISHED)['sources']
+
+
+def column_label(column: str) -> tuple[str, str]:
+    """Name a column for readers, and its unit; the unit is empty if it has none."""
+    label, unit = _document(PUBLISHED)['labels'].get(column, (column.replace('_', ' '), ''))
+    return label, unit
+
+
+def load_tables(scale: str = 'full') -> dict[str, Table]:
     """Read all tables of a scale.
 
     Args:
-        scale (str): One of :data:`SCALES`. Tables without a demo are absent from that scale.
-            Defaults to 'full'.
-        path (str or Path): The data file. Defaults to the package's own.
+        scale (str): One of :data:`SCALES`. Tables that lack a scale are left out. Defaults to
+            'full'.
 
     Returns:
         dict[str, Table]: By short name, in the order of the file.
@@ -124,17 +184,14 @@ def load_tables(scale: str = 'full', path: str | Path = PUBLISHED) -> dict[str, 
     Raises:
         ValueError: If ``scale`` is unknown.
     """
-    import yaml  # comes with the frameworks
-
     if scale not in SCALES:
         raise ValueError(f'scale must be one of {SCALES}, got {scale!r}')
-    published = load_published(path)
-    document = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    tables = {}
-    for key, entry in document.items():
-        if 'metrics' in entry and (scale == 'full' or 'demo' in entry):
-            tables[entry['name']] = _read_table(entry, published[key], scale)
-    return tables
+    key = 'rows' if scale == 'full' else scale
+    return {
+        entry['name']: _read_table(name, entry, scale)
+        for name, entry in _document(PUBLISHED).items()
+        if 'metrics' in entry and key in entry
+    }
 
 
 def find_tables(names: Sequence[str], scale: str) -> list[Table]:
@@ -152,28 +209,68 @@ def find_tables(names: Sequence[str], scale: str) -> list[Table]:
     return [table for name, table in tables.items() if not names or name in names]
 
 
-def _read_table(entry: dict, published: dict[str, dict[str, Figure]], scale: str) -> Table:
-    if scale == 'demo':
-        pattern, names = entry['demo']['config'], entry['demo']['rows']
-        overrides: dict[str, dict] = {}
-    else:
-        pattern, names = entry.get('config'), [*entry['rows'], *entry.get('more', [])]
-        overrides = entry['rows']
+@cache
+def _document(path: Path) -> dict[str, Any]:
+    """Read a data file with every scalar as text: 12.60 is known to two digits, 12.6 to one."""
+    import yaml  # comes with the frameworks
+
+    return yaml.load(path.read_text(encoding='utf-8'), Loader=yaml.BaseLoader)
+
+
+def _read_table(key: str, entry: dict[str, Any], scale: str) -> Table:
+    published = _published_rows(key, entry)
+    own = entry if scale == 'full' else entry[scale]
     rows = {}
-    for name in names:
-        config = overrides.get(name, {}).get('config', pattern)
-        if config:
-            config = config.format(row=name.replace('_', '-'))
+    for name in [*own['rows'], *own.get('more', [])]:
+        config = own.get('config')
+        if isinstance(own['rows'], dict) and isinstance(own['rows'].get(name), dict):
+            config = own['rows'][name].get('config', config)
+        config = None if config in (None, 'null') else config.format(row=name.replace('_', '-'))
         rows[name] = Row(name, config, published.get(name, {}))
-    train = dict(entry['train']) if scale == 'full' else {}
+    train = dict(own.get('train', {}))
     return Table(
         name=entry['name'],
-        title=entry['title'] if scale == 'full' else entry['demo']['title'],
+        title=own['title'],
         task=entry['task'],
         scale=scale,
-        metrics={name: Metric(**metric) for name, metric in entry['metrics'].items()},
+        metrics={name: _metric(**metric) for name, metric in entry['metrics'].items()},
         columns=entry['columns'],
         rows=rows,
+        batch=int(own['batch']) if 'batch' in own else None,
         test_options=train.pop('test', []),
-        train=train,
+        train={name: float(value) for name, value in train.items()},
     )
+
+
+def _metric(key: str, times: str = '1', digits: str = '1', lower: str = 'false') -> Metric:
+    return Metric(key, float(times), int(digits), lower == 'true')
+
+
+def _published_rows(table: str, entry: dict[str, Any]) -> dict[str, dict[str, Published]]:
+    columns = entry.get('columns', ['value'])
+    return {
+        name: _published_row(f'{table}/{name}', columns, entry, row)
+        for name, row in entry.get('rows', {}).items()
+    }
+
+
+def _published_row(
+    name: str, columns: list[str], table: dict[str, Any], row: dict[str, Any] | str
+) -> dict[str, Published]:
+    if isinstance(row, str):
+        row = dict(values=[row])
+    status = row.get('status', table.get('status'))
+    if status not in ('confirmed', 'recalled'):
+        raise ValueError(f'{name}: status must be confirmed or recalled, got {status!r}')
+    if len(row['values']) != len(columns):
+        raise ValueError(f'{name}: {len(row["values"])} values for columns {columns}')
+    return {
+        column: Published(
+            value,
+            confirmed=status == 'confirmed' and column not in row.get('recalled', []),
+            source=row.get('source', table.get('source')),
+            note=row.get('note', ''),
+        )
+        for column, value in zip(columns, row['values'], strict=True)
+        if value != 'null'
+    }

@@ -18,8 +18,9 @@ pytest.importorskip('mmseg')
 
 from mmengine.config import Config
 
+from mmdysample.engine.errors import UsageError
 from mmdysample.engine.launch import project_root
-from mmdysample.reproduce import cli
+from mmdysample.reproduce import cli, run
 
 TOOL = project_root() / 'tools' / 'reproduce.py'
 
@@ -38,6 +39,8 @@ def _elsewhere(tmp_path, monkeypatch):
         (['run', 'segformer', '--gpus', '8'], '--gpus 8 needs --launcher pytorch or slurm'),
         (['run', 'segformer', '--seeds', '0'], '--seeds must be at least 1, got 0'),
         (['run', 'segformer', '--scale', 'huge'], "invalid choice: 'huge'"),
+        (['run', 'segformer', '--keep-batch', '--auto-scale-lr'], 'exclude each other'),
+        (['run', 'segformer', '--slurm-options', 'gpu'], 'takes KEY=VALUE'),
     ],
 )
 def test_bad_arguments_are_refused(arguments, complaint, capsys):
@@ -76,42 +79,93 @@ def test_plan_counts_trainings_hours_and_missing_data(capsys):
 def test_one_seed_after_the_other_with_the_long_tables_first():
     args = cli.parse_args(['run', '--all', '--scale', 'demo', '--seeds', '2', '--gpus', '0'])
     jobs = cli.jobs_of(args, cli.find_tables([], 'demo'))
+    assert all(job.threads >= 1 and job.gpus == 0 for job in jobs)
     assert len(jobs) == 60
     assert [job.seed for job in jobs] == [0] * 30 + [1] * 30
     assert jobs[0].table.name == 'panoptic_fpn' and jobs[29].table.name == 'segformer'
     assert len({job.folder for job in jobs}) == 60
 
 
-def test_slurm_script_has_a_task_for_each_training(tmp_path, monkeypatch, capsys):
-    monkeypatch.delenv('SLURM_JOB_ID', raising=False)
-    arguments = ['run', 'faster_rcnn', '--launcher', 'slurm', '--gpus', '16', '--seeds', '2']
-    assert cli.main([*arguments, '--rows', 'nearest', 'carafe', '--amp']) == 0
-    script = tmp_path / 'work_dirs/reproduce/full.sbatch'
-    assert f'sbatch {script.relative_to(tmp_path)}' in capsys.readouterr().out
-    text = script.read_text()
-    for line in ('--array=0-3', '--nodes=2', '--ntasks-per-node=8', '--gpus-per-node=8'):
-        assert f'#SBATCH {line}' in text.splitlines()
-    # What a task would start, as bash itself reads the script.
-    fake = tmp_path / 'python'
-    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    fake.chmod(0o755)
-    text = text.replace(sys.executable, str(fake))
-    environment = os.environ | {'SLURM_ARRAY_TASK_ID': '3'}
-    words = subprocess.run(
-        ['bash', '-c', text], env=environment, capture_output=True, text=True, check=True
-    ).stdout.split()
-    expected = f'run faster_rcnn --rows carafe --seed 1 --scale full --work-dir {tmp_path}'
-    assert ' '.join(words[1:]).startswith(expected)
-    assert words[-5:] == ['--launcher', 'slurm', '--gpus', '16', '--amp']
-    cli.parse_args(words[1:])
+def test_a_cluster_runs_what_was_asked_for(monkeypatch, capsys):
+    """Quick stays quick; machines of a cluster have GPUs, whatever this one has."""
+    submitted = []
+    monkeypatch.setattr(run, 'submit', lambda jobs, *rest: submitted.extend(jobs) or ['42_0'])
+    monkeypatch.setattr('mmdysample.reproduce.cli.visible_gpus', lambda: [])
+    arguments = ['run', '--all', '--scale', 'demo', '--quick', '--launcher', 'slurm']
+    assert cli.main(arguments) == 0
+    assert '10 tasks of 1 GPU(s) each' in capsys.readouterr().out and not submitted
+    assert cli.main([*arguments, '--submit', '--slurm-options', 'partition=gpu']) == 0
+    assert len(submitted) == 10
+    assert {job.row.name for job in submitted} == {'nearest', 'bilinear', 'dysample'}
+    for job in submitted:
+        assert job.gpus == 1 and set(cli.QUICK) <= set(job.overrides)
+        assert job.work_dir.name == 'reproduce-quick'
 
 
-def test_nothing_to_submit_without_sbatch(monkeypatch, capsys):
-    monkeypatch.delenv('SLURM_JOB_ID', raising=False)
-    monkeypatch.setenv('PATH', '')
-    arguments = ['run', 'upernet', '--launcher', 'slurm', '--gpus', '8', '--submit']
-    assert cli.main(arguments) == 2
-    assert 'error: --submit: there is no sbatch here' in capsys.readouterr().err
+def jobs_of(*arguments: str) -> list:
+    args = cli.parse_args(['run', *arguments])
+    return cli.jobs_of(args, cli.find_tables(args.tables, args.scale))
+
+
+def test_fewer_gpus_keep_the_published_batch():
+    def overrides(*options):
+        return jobs_of('faster_rcnn', '--rows', 'dysample', *options)[0].overrides
+
+    assert 'optim_wrapper.accumulative_counts=8' in overrides('--gpus', '1')
+    assert 'param_scheduler.0.end=4000' in overrides('--gpus', '1')  # the warm-up of 500 updates
+    four = overrides('--gpus', '4', '--launcher', 'pytorch')
+    assert 'optim_wrapper.accumulative_counts=2' in four
+    assert overrides('--gpus', '8', '--launcher', 'pytorch') == ()
+    assert overrides('--gpus', '3', '--launcher', 'pytorch') == ()  # 6 does not divide 16
+    assert overrides('--gpus', '1', '--no-keep-batch') == ()
+    assert overrides('--gpus', '1', '--auto-scale-lr') == ()
+    sixteen = overrides('--gpus', '1', '--cfg-options', 'train_dataloader.batch_size=16')
+    assert sixteen == ('train_dataloader.batch_size=16',)
+    with pytest.raises(UsageError, match='updates of 16 images cannot be made of steps of 6'):
+        overrides('--gpus', '3', '--launcher', 'pytorch', '--keep-batch')
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        ((), 'batch: 16 images an update (2 x 1 process(es) x 8 accumulated), as the schedule'),
+        (('--no-keep-batch',), 'but the schedule is made for 16: its learning rate is not'),
+        (('--auto-scale-lr',), 'but the schedule is made for 16: its learning rate is scaled'),
+    ],
+)
+def test_plan_says_how_many_images_an_update_has(options, said, capsys):
+    assert cli.main(['plan', 'faster_rcnn', '--rows', 'nearest', '--gpus', '1', *options]) == 0
+    assert said in capsys.readouterr().out
+
+
+def test_plan_is_not_disturbed_by_a_folder_that_was_moved_away(capsys):
+    Path('work_dirs/reproduce/full/faster_rcnn/nearest/seed0.old').mkdir(parents=True)
+    assert cli.main(['plan', 'faster_rcnn', '--rows', 'nearest', '--gpus', '0']) == 0
+    assert '1 trainings, 0 finished, 1 to run' in capsys.readouterr().out
+
+
+def test_every_run_writes_a_report_and_some_tables_replace_no_other(monkeypatch):
+    monkeypatch.setattr(run, 'run_all', lambda *_: {})
+    monkeypatch.setattr(run, 'measure_costs', lambda *_: None)
+    monkeypatch.setattr('mmdysample.reproduce.cli.missing_data', lambda *_: '')
+    folder = Path('work_dirs/reproduce/full')
+    assert cli.main(['report']) == 0
+    whole = (folder / 'report/report.csv').read_text()
+    common = ['run', 'upernet', '--rows', 'bilinear', '--gpus', '0']
+    assert cli.main([*common, '--seed', '1', '--launcher', 'pytorch']) == 0
+    assert (folder / 'report-upernet/report.html').exists()
+    assert (folder / 'report/report.csv').read_text() == whole
+
+
+@pytest.mark.parametrize('command', ['run', 'report'])
+def test_a_work_dir_that_cannot_be_one_is_one_sentence(command, tmp_path, capsys):
+    Path('taken').write_text('a file')
+    options = ['--gpus', '0', '--rows', 'bilinear'] if command == 'run' else []
+    for work_dir in ('taken', 'taken/below'):
+        assert cli.main([command, 'upernet', *options, '--work-dir', work_dir]) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith('error: taken') and 'director' in error.lower() + 'exists'
+    assert Path('taken').read_text() == 'a file'
 
 
 def test_a_table_without_its_data_is_named_and_nothing_is_started(capsys):
@@ -175,7 +229,7 @@ def test_a_run_killed_twice_gives_the_same_table():
     out, _ = process.communicate()
     assert process.returncode == 0, out
     assert metrics('killed') == expected
-    assert Path('killed/demo/report/report.html').stat().st_size > 10_000
+    assert Path('killed/demo/report-segformer/report.html').stat().st_size > 10_000
 
 
 @pytest.mark.smoke

@@ -9,61 +9,122 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import TEST, TRAIN
 
 from mmdysample.engine.errors import UsageError
-from mmdysample.reproduce.job import Job, Stopped, load_row_config, read_scalars, training_seconds
+from mmdysample.reproduce import job as job_module
+from mmdysample.reproduce.children import Children, Stopped
+from mmdysample.reproduce.job import Job, Node, load_row_config, read_scalars, training_seconds
+from mmdysample.reproduce.results import find_runs
 
 pytestmark = pytest.mark.smoke
-SLEEP = 'import time; time.sleep(120)'
 TIMEOUT = 60  # seconds that nothing here comes near
+
+
+def result_of(job: Job) -> dict:
+    return json.loads((job.folder / 'result.json').read_text())
+
+
+def run_of(job: Job):
+    """What the report would find."""
+    return next(r for r in find_runs(job.work_dir, job.table) if r.row == job.row.name)
 
 
 def test_a_finished_job_is_kept(make_job):
     job = make_job()
-    result = job.run()
-    assert job.calls == ['train.py', 'test.py'] and job.finished()
-    assert result.metrics == dict(ap=25.0)
-    record = result.record
+    job.run()
+    assert job.calls == ['train.py', 'test.py', 'train.py', 'test.py']  # run, then written down
+    record = result_of(job)
+    assert record['metrics'] == dict(ap=25.0)
     assert record['scalars'] == [dict(step=10, time=0.5, loss=1.0)]
-    assert record['training_seconds'] == 5.0 and record['interruptions'] == 0
+    assert record['training_seconds'] == 5.0 and len(record['starts']) == 1
     assert (job.folder / record['checkpoint']).read_text() == 'weights'
     assert (job.folder / record['config_dump']).is_file()
     assert {'device', 'versions', 'revision', 'commands', 'finished'} <= record.keys()
 
+    before = (job.folder / 'result.json').read_bytes()
     again = make_job(train='raise SystemExit(1)')
-    assert again.run().metrics == dict(ap=25.0)
-    assert again.calls == []
+    again.run()
+    assert again.calls == [] and (job.folder / 'result.json').read_bytes() == before
 
 
 def test_a_failed_job_says_why_and_is_tried_again(make_job):
     job = make_job(train="print('no more memory'); raise SystemExit(3)")
     with pytest.raises(UsageError, match=r'(?s)seed 0: exit status 3; .*train\.log.*no more mem'):
         job.run()
-    failure = json.loads((job.folder / 'failure.json').read_text())
-    assert 'no more memory' in failure['error'] and not job.finished()
+    assert run_of(job).state == 'failed' and 'no more memory' in run_of(job).error
 
-    result = make_job().run()
-    assert result.record['interruptions'] == 1
+    make_job().run()
+    assert len(result_of(job)['starts']) == 2
     assert not (job.folder / 'failure.json').exists()
+
+
+NAN = TEST.replace('0.25', 'float("nan")')
+BROKEN = TEST.replace('json.dumps({', "'{' + str({")
+NO_CONFIG = TRAIN.replace('Path(sys.argv[1]).name', "'other.py'")
+NO_CHECKPOINT = TRAIN.replace("'last_checkpoint'", "'first_checkpoint'")
+
+
+@pytest.mark.parametrize(
+    ('scripts', 'message'),
+    [
+        (dict(test="print('nothing')"), 'the test left no result'),
+        (dict(test=NAN), 'reported none of coco/bbox_mAP'),
+        (dict(test=BROKEN), 'JSONDecodeError'),
+        (dict(train=NO_CONFIG), 'the training left no config'),
+        (dict(train=NO_CHECKPOINT), 'the training left no checkpoint'),
+        (dict(overrides=('nonsense',)), 'takes KEY=VALUE'),
+    ],
+)
+def test_every_error_leaves_a_failure(make_job, scripts, message):
+    job = make_job(**scripts)
+    with pytest.raises((UsageError, ValueError)):
+        job.run()
+    assert run_of(job).state == 'failed' and message in run_of(job).error
+
+
+def test_an_error_that_nobody_foresaw_leaves_a_failure(make_job, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError('by the moon')
+
+    monkeypatch.setattr(job_module, 'images_per_update', fail)
+    job = make_job()
+    with pytest.raises(ZeroDivisionError):
+        job.run()
+    assert run_of(job).error == "ZeroDivisionError('by the moon')"
+
+
+def test_other_python_files_and_other_metrics_do_no_harm(make_job):
+    train = TRAIN + "(folder / 'copy_of_a_config.py').write_text('')\n"
+    test = TEST.replace('0.25}', '0.25, "coco/bbox_mAP_s": float("nan")}')
+    job = make_job(train=train, test=test)
+    job.run()
+    record = result_of(job)
+    assert record['config_dump'] == f'train/{Path(job.row.config).name}'
+    assert record['metrics'] == dict(ap=25.0)
+    assert record['test'] == {'coco/bbox_mAP': 0.25, 'coco/bbox_mAP_s': None}
 
 
 def test_a_job_killed_in_the_test_does_not_train_again(make_job):
     with pytest.raises(UsageError, match='killed by SIGKILL'):
         make_job(test='import os; os.kill(os.getpid(), 9)').run()
-    assert make_job(train='raise SystemExit(1)').run().metrics == dict(ap=25.0)
+    job = make_job(train='raise SystemExit(1)')
+    job.run()
+    assert result_of(job)['metrics'] == dict(ap=25.0)
 
 
 def test_a_log_that_a_kill_cut_off_does_not_spoil_the_result(make_job):
-    with pytest.raises(UsageError):
-        make_job(train='raise SystemExit(1)').run()
     job = make_job()
     earlier = job.folder / 'train' / '20250101_000000' / 'vis_data'
     earlier.mkdir(parents=True)
-    (earlier / 'scalars.json').write_text('{"step": 5, "time": 1.0, "loss": 2.0}\n{"step": 1')
-    assert [row['step'] for row in job.run().record['scalars']] == [5, 10]
+    (earlier / 'scalars.json').write_text('{"step": 5, "time": 1.0, "loss": NaN}\n{"step": 1')
+    job.run()
+    assert [row['step'] for row in result_of(job)['scalars']] == [5, 10]
+    assert result_of(job)['scalars'][0]['loss'] is None
 
 
 def test_a_log_damaged_elsewhere_is_named(tmp_path):
@@ -74,21 +135,22 @@ def test_a_log_damaged_elsewhere_is_named(tmp_path):
 
 
 def test_results_of_other_settings_are_not_touched(make_job):
-    kept = make_job().run().folder / 'result.json'
-    before = kept.read_bytes()
+    job = make_job()
+    job.run()
+    before = {path: path.read_bytes() for path in job.folder.iterdir() if path.is_file()}
     other = make_job(overrides=('train_cfg.max_epochs=2',))
     with pytest.raises(UsageError, match='holds the work of another config, overrides; results'):
         other.run()
-    assert other.calls == [] and kept.read_bytes() == before
+    assert other.calls == []
+    assert {path: path.read_bytes() for path in job.folder.iterdir() if path.is_file()} == before
 
 
 def test_two_runs_do_not_share_a_folder(make_job):
-    job = make_job(train=SLEEP)
-    ends: list[type] = []
+    job, children, ends = make_job(train='import time; time.sleep(120)'), Children(), []
 
     def work() -> None:
         try:
-            job.run()
+            job.run(children=children)
         except Stopped:
             ends.append(Stopped)
 
@@ -98,36 +160,31 @@ def test_two_runs_do_not_share_a_folder(make_job):
         time.sleep(0.05)
     with pytest.raises(UsageError, match='is being run by another process'):
         make_job().run()
-    job.stop.set()
+    children.end()
     worker.join(TIMEOUT)
     assert ends == [Stopped]
-    assert not (job.folder / 'failure.json').exists()  # asked to stop is no failure
-
-
-def test_a_test_without_the_metric_is_a_failure(make_job):
-    silent = make_job(test="print('nothing')")
-    with pytest.raises(UsageError, match='the test left no result'):
-        silent.run()
-    assert not silent.finished()
+    assert not (job.folder / 'failure.json').exists()  # neither is a failure of the job
+    with pytest.raises(Stopped):
+        make_job().run(children=children)
 
 
 def test_a_training_dies_with_the_run_that_started_it(make_job, tmp_path):
     """As after kill -9, so that no forgotten training writes beside the next one."""
+    child = 'import os, time; print("pid", os.getpid(), flush=True); time.sleep(120)'
     script = f"""
-import os, sys, time
+import sys
+from pathlib import Path
 sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}
 from conftest import StandIn
-from mmdysample.reproduce.job import Settings
 from mmdysample.reproduce.tables import load_tables
 table = load_tables('demo')['faster_rcnn']
-folder = __import__('pathlib').Path({str(tmp_path / 'run')!r})
-job = StandIn(table, table.rows['nearest'], 0, folder, Settings(folder), print)
-child = 'import os, time; print("pid", os.getpid(), flush=True); time.sleep(120)'
-job.scripts, job.calls = {{'train.py': child}}, []
+job = StandIn(table, table.rows['nearest'], 0, Path({str(tmp_path)!r}), scripts={{'train.py':
+    {child!r}}})
 job.run()
 """
     process = subprocess.Popen([sys.executable, '-c', script], stdout=subprocess.DEVNULL)
-    log = tmp_path / 'run' / 'train.log'
+    job = make_job(train='raise SystemExit(5)')
+    log = job.folder / 'train.log'
     while 'pid' not in (log.read_text() if log.exists() else ''):
         assert process.poll() is None
         time.sleep(0.1)
@@ -139,9 +196,6 @@ job.run()
         assert time.monotonic() < deadline, 'the training outlived its run'
         time.sleep(0.1)
     with pytest.raises(UsageError, match='exit status 5'):  # the lock went with them
-        job = make_job(train='raise SystemExit(5)')
-        job.folder = tmp_path / 'run'
-        (job.folder / 'begun.json').unlink()
         job.run()
 
 
@@ -154,38 +208,82 @@ def _alive(pid: int) -> bool:
     return state != 'Z'
 
 
+def test_revision_and_device_are_noted_at_the_start_and_every_change_is_kept(make_job, monkeypatch):
+    def at(revision):
+        monkeypatch.setattr(job_module, 'provenance', lambda: dict(revision=revision))
+
+    at('a')
+    late = (
+        'import json, sys; from pathlib import Path\n'
+        "folder = Path(sys.argv[sys.argv.index('--work-dir') + 1]).parent\n"
+        "print(json.loads((folder / 'begun.json').read_text())['starts'])\n"
+        'raise SystemExit(1)'
+    )
+    job = make_job(train=late)
+    with pytest.raises(UsageError, match="'revision': 'a'"):  # known while the training runs
+        job.run()
+    at('b')
+    make_job().run()
+    assert [start['revision'] for start in result_of(job)['starts']] == ['a', 'b']
+    assert all(start['device'] for start in result_of(job)['starts'])
+
+
+def plain(job) -> Job:
+    """The job whose stand-in this is."""
+    names = ('table', 'row', 'seed', 'work_dir', 'gpus', 'threads', 'torchrun', 'options')
+    return Job(**{name: getattr(job, name) for name in names}, overrides=job.overrides)
+
+
+def test_a_training_is_resumed_by_the_path_of_its_checkpoint(make_job, monkeypatch, tmp_path):
+    """From any directory, after the folder was moved; and only if there is one to resume."""
+    monkeypatch.chdir(tmp_path)
+    overrides = ('load_from=start.pth', 'randomness.deterministic=True')
+    job = plain(make_job(work_dir=Path('here'), overrides=overrides))
+    command = job.train_command()
+    assert '--resume' not in command  # or it would set the override's load_from aside
+    assert command[-3:] == ['--cfg-options', *overrides]
+    assert command[command.index('--seed') + 1] == '0'
+    train = job.folder / 'train'
+    assert Path(command[command.index('--work-dir') + 1]) == train and train.is_absolute()
+
+    train.mkdir(parents=True)
+    (train / 'last_checkpoint').write_text('elsewhere/train/epoch_2.pth')
+    resumed = job.train_command()
+    assert resumed[resumed.index('--resume') + 1] == str(train / 'epoch_2.pth')
+
+
+def test_commands_for_one_and_for_several_processes(make_job):
+    job = plain(make_job())
+    command = job.train_command()
+    assert command[0] == sys.executable and command[1].endswith('tools/train.py')
+    assert command[2].endswith(job.row.config) and '--launcher' not in command
+
+    many = replace(job, gpus=4, torchrun=True).train_command()
+    assert many[1:5] == ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=4']
+    assert many[-2:] == ['--launcher', 'pytorch']
+
+    node = Node(rank=3, count=8, address='n0', port=23456)
+    spread = replace(job, gpus=64, torchrun=True).train_command(node)
+    assert {'--nnodes=8', '--node_rank=3', '--nproc_per_node=8'} <= set(spread)
+    assert {'--master_addr=n0', '--master_port=23456'} <= set(spread)
+
+
 @pytest.mark.parametrize(
-    ('launcher', 'processes', 'beginning', 'ending'),
-    [
-        ('none', 1, [sys.executable], 'seed'),
-        (
-            'pytorch',
-            4,
-            [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=4'],
-            'pytorch',
-        ),
-        (
-            'slurm',
-            64,
-            ['srun', '--ntasks=64', '--ntasks-per-node=8', '--kill-on-bad-exit=1', sys.executable],
-            'slurm',
-        ),
-    ],
+    ('gpus', 'devices', 'seen'), [(0, None, ''), (0, '', ''), (1, '3', '3'), (1, None, '5')]
 )
-def test_launchers(make_job, launcher, processes, beginning, ending):
-    job = make_job(launcher=launcher, processes=processes)
-    command = Job._command(job, 'train.py', job.row.config, '--seed')
-    assert command[: len(beginning)] == beginning
-    assert command[-1].endswith(ending)
-    assert next(word for word in command if word.endswith('.py')).endswith('tools/train.py')
+def test_a_job_sees_its_own_gpus_alone(make_job, monkeypatch, gpus, devices, seen):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '5')
+    monkeypatch.setattr(job_module, 'device_name', str)
+    note = TRAIN + "import os; (folder / 'seen').write_text(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+    job = make_job(train=note, gpus=gpus)
+    job.run(devices)
+    assert (job.folder / 'train' / 'seen').read_text() == seen
 
 
 def test_overrides_are_read_as_the_tools_read_them(make_job):
     row = make_job().row
     cfg = load_row_config(row, ['train_cfg.max_epochs=7', 'optim_wrapper.optimizer.lr=1e-4'])
     assert cfg.train_cfg.max_epochs == 7 and cfg.optim_wrapper.optimizer.lr == 1e-4
-    with pytest.raises(UsageError, match="takes KEY=VALUE, got 'max_epochs'"):
-        load_row_config(row, ['max_epochs'])
 
 
 @pytest.mark.parametrize(

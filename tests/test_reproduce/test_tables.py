@@ -2,33 +2,56 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
 from mmengine.config import Config
 
+from mmdysample.costs.compare import agrees
 from mmdysample.engine.errors import UsageError
 from mmdysample.engine.launch import project_root
-from mmdysample.reproduce.tables import find_tables, load_tables
+from mmdysample.reproduce.tables import (
+    column_label,
+    find_tables,
+    load_published,
+    load_sources,
+    load_tables,
+)
 
 pytestmark = pytest.mark.smoke
+CONFIGS = project_root() / 'configs'
 MEMBERS = ['dysample', 'dysample_s', 'dysample_plus', 'dysample_s_plus']
 ROWS = [(scale, table, row) for scale in ('full', 'demo') for table in load_tables(scale).values()
         for row in table.runnable()]  # fmt: skip
 
 
+def upsamplers_of(part) -> set[str]:
+    """Types of all upsamplers that a part of a config names."""
+    if isinstance(part, dict):
+        own = part.get('upsample_cfg')
+        found = {own['type']} if isinstance(own, dict) and 'type' in own else set()
+        parts = [value for key, value in part.items() if key != 'mask_head']  # its own, not ours
+        return found.union(*map(upsamplers_of, parts))
+    return set().union(*map(upsamplers_of, part)) if isinstance(part, list | tuple) else set()
+
+
 @pytest.mark.parametrize(
     ('scale', 'table', 'row'), ROWS, ids=lambda value: getattr(value, 'name', value)
 )
-def test_every_row_has_a_config_of_its_upsampler(scale, table, row):
-    path = project_root() / row.config
-    assert path.is_file()
-    kinds = [line for line in path.read_text().splitlines() if 'upsample' in line]
-    name = row.name.removesuffix('_r101').removesuffix('_swin_b').removesuffix('_swin_l')
-    assert name.replace('_', '-') in path.stem
-    assert kinds or name in ('nearest', 'bilinear')  # which a small model's base brings along
+def test_every_row_has_a_config_of_its_upsampler_and_backbone(scale, table, row):
+    model = Config.fromfile(project_root() / row.config).model
+    name, *backbone = re.split('_(?=r101$|swin_b$|swin_l$)', row.name)
+    assert upsamplers_of(model) == {name}
+    if backbone:
+        marks = dict(r101=('depth', 101), swin_b=('embed_dims', 128), swin_l=('embed_dims', 192))
+        key, value = marks[backbone[0]]
+        assert model.backbone[key] == value
 
 
 def test_rows_without_an_implementation_are_shown_and_not_run():
@@ -44,6 +67,7 @@ def test_metrics_are_published_columns_and_the_first_row_is_the_baseline():
     for table in load_tables('full').values():
         assert set(table.metrics) <= set(table.columns)
         assert table.baseline.name.split('_')[0] in ('nearest', 'bilinear')
+        assert table.batch == 16 and column_label(table.leading)[0] != table.leading
         assert table.train['images'] > 0 and table.train['gmacs'] > 0
 
 
@@ -95,3 +119,92 @@ def test_rows_of_a_demo_differ_in_the_upsampler_alone(table):
         cfg.pop('upsample_cfg', None)
         texts.append(cfg.pretty_text)
     assert len(set(texts)) == 1
+
+
+# Published numbers --------------------------------------------------------------------------------
+
+
+def test_printed_digits_are_kept():
+    tables = load_published()
+    row = tables['semantic_segmentation_segformer_b1_ade20k']['indexnet']
+    assert row['params_m'].value == '12.60'
+    assert row['params_m'].confirmed and row['params_m'].source == 'fade_readme'
+
+
+def test_every_figure_has_a_listed_source():
+    sources = load_sources()
+    figures = [f for t in load_published().values() for r in t.values() for f in r.values()]
+    assert len(figures) > 300
+    assert {figure.source for figure in figures} <= set(sources)
+    assert all(source['url'].startswith('https://') for source in sources.values())
+
+
+@pytest.mark.parametrize(
+    ('entry', 'message'),
+    [
+        ('{values: [1.0], status: guessed, source: s}', "confirmed or recalled, got 'guessed'"),
+        ('{values: [1.0, 2.0], status: confirmed, source: s}', '2 values for columns'),
+    ],
+)
+def test_malformed_rows_are_refused(tmp_path: Path, entry: str, message: str):
+    path = tmp_path / 'tables.yaml'
+    path.write_text(f'table:\n  columns: [miou]\n  rows:\n    a: {entry}\n')
+    with pytest.raises(ValueError, match=message):
+        load_published(path)
+
+
+@pytest.mark.parametrize(
+    ('column', 'computed', 'printed', 'expected'),
+    [
+        ('params_m', 0.0491, '0.0492', True),  # one unit of the last digit
+        ('params_m', 0.0490, '0.0492', False),
+        ('params_m', 12.62, '12.60', False),  # 12.6 would allow it, the printed zero does not
+        ('params_m', 12.62, '12.6', True),
+        ('flops_g', 0.747, '0.8', True),
+        ('flops_g', 30.0, '30.65', True),  # 2.1 %
+        ('flops_g', 29.6, '30.65', False),  # 3.4 %
+        ('flops_g', 8.607, '34.4', False),
+    ],
+)
+def test_agreement_goes_by_the_printed_digits(
+    column: str, computed: float, printed: str, expected: bool
+):
+    assert agrees(column, computed, printed) is expected
+
+
+@pytest.mark.parametrize(
+    ('folder', 'table', 'metrics'),
+    [
+        ('faster_rcnn', 'object_detection_faster_rcnn_coco', {'ap': 'box AP'}),
+        (
+            'mask_rcnn',
+            'instance_segmentation_mask_rcnn_coco',
+            {'box_ap': 'box AP', 'mask_ap': 'mask AP'},
+        ),
+        ('panoptic_fpn', 'panoptic_segmentation_panoptic_fpn_coco', {'pq': 'PQ'}),
+    ],
+)
+def test_metafiles_quote_the_published_figures(folder: str, table: str, metrics: dict):
+    rows = load_published()[table]
+    sources = load_sources()
+    metafile = yaml.safe_load((CONFIGS / folder / 'metafile.yml').read_text(encoding='utf-8'))
+    models = {model['Name']: model for model in metafile['Models']}
+    files = {path.stem: path for path in (CONFIGS / folder).glob('*_1x_coco.py')}
+    assert models.keys() == files.keys()
+    quoted = 0
+    for name, model in models.items():
+        assert model['Config'] == f'configs/{folder}/{name}.py'
+        upsampler = name.split('_fpn-')[1].split('_')[0].replace('-', '_')
+        row = rows.get(upsampler + ('_r101' if '_r101_' in name else ''))
+        if row is None:
+            assert 'Results' not in model
+            continue
+        quoted += 1
+        published = {metrics[column]: float(row[column].value) for column in metrics}
+        values = {}
+        for result in model['Results']:
+            values.update(result['Metrics'])
+            assert result['Source'] == sources[row[next(iter(metrics))].source]['url']
+        assert values == published
+        assert all(row[column].confirmed for column in metrics)
+    assert quoted >= 11

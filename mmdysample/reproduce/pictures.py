@@ -1,0 +1,194 @@
+"""Truth and predictions side by side, drawn by the frameworks' own visualizers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import VISUALIZERS, DefaultScope
+
+from mmdysample.engine.checkpoint import load_from_local, require_safe_loading
+from mmdysample.engine.errors import UsageError
+from mmdysample.engine.files import write_whole
+from mmdysample.reproduce.cost import build
+from mmdysample.reproduce.results import Run
+from mmdysample.reproduce.tables import Table
+
+_WIDTH, _GAP = 320, 8  # of a panel, and between panels, in pixels
+_FEW_CLASSES = 20  # so many colours can be explained
+
+
+def draw_pictures(
+    table: Table, runs: Sequence[Run], folder: Path, count: int
+) -> tuple[list[dict[str, Any]], str]:
+    """Draw image, truth, the baseline's prediction and DySample's for some pictures of a table.
+
+    Pictures of earlier reports are deleted. What cannot be drawn never keeps the rest from being
+    reported.
+
+    Args:
+        table (Table): Which table.
+        runs (Sequence[Run]): Its runs.
+        folder (Path): Where the pictures go.
+        count (int): How many, at equal distances in the test set.
+
+    Returns:
+        tuple: A description of each picture (``file`` in the folder, ``image``, ``seed``,
+        ``titles``, ``classes`` with their colours, ``depth_range`` in metres or None), and why
+        there is none.
+    """
+    for path in folder.glob(f'{table.scale}-{table.name}-*.png'):
+        path.unlink()
+    if count < 1:
+        return [], ''
+    pair = choose_pair(table, runs)
+    if not pair:
+        return [], f'they need runs of {table.baseline.name} and of a DySample row with one seed.'
+    try:
+        return _draw(table, pair, folder, count), ''
+    except Exception as error:  # whatever a model, its data or its config may raise
+        return [], str(error) if isinstance(error, UsageError) else repr(error)
+
+
+def choose_pair(table: Table, runs: Sequence[Run]) -> list[Run]:
+    """Choose the two runs to show: the baseline and a DySample row, of the lowest seed of both.
+
+    The row is ``dysample`` if that has run, else ``dysample_plus``, else the first other one.
+
+    Returns:
+        list[Run]: Both; empty if there are none.
+    """
+    finished = {(run.row, run.seed): run for run in runs if run.record}
+    members = [row for row in table.rows if row.startswith('dysample')]
+    members.sort(key=lambda row: (row != 'dysample', not row.startswith('dysample_plus')))
+    for member in members:
+        for row, seed in sorted(finished):
+            if row == member and (table.baseline.name, seed) in finished:
+                return [finished[table.baseline.name, seed], finished[member, seed]]
+    return []
+
+
+def _draw(table: Table, pair: Sequence[Run], folder: Path, count: int) -> list[dict[str, Any]]:
+    require_safe_loading()
+    loaded = [_load(run) for run in pair]
+    total = len(loaded[0][2])
+    described = []
+    for index in np.linspace(0, total - 1, min(count, total)).astype(int).tolist():
+        panels, image, depth_range = _panels(table.task, loaded, index)
+        file = f'{table.scale}-{table.name}-{index}.png'
+        content = cv2.imencode('.png', cv2.cvtColor(_strip(table.task, panels), cv2.COLOR_RGB2BGR))
+        write_whole(folder / file, content[1].tobytes())
+        described.append(
+            dict(
+                file=file,
+                image=image,
+                seed=pair[0].seed,
+                titles=['image', 'truth', *(run.row for run in pair)],
+                classes={} if depth_range else _classes(loaded[0][2].metainfo),
+                depth_range=depth_range,
+            )
+        )
+    return described
+
+
+def _load(run: Run) -> tuple[Config, torch.nn.Module, Any]:
+    config = run.folder / run.record['config_dump']
+    checkpoint = run.folder / run.record['checkpoint']
+    for path in (config, checkpoint):
+        if not path.is_file():
+            raise UsageError(f'{run.row}/seed{run.seed}: {path.name} is not there any more')
+    weights = load_from_local(str(checkpoint), map_location='cpu')
+    cfg = Config.fromfile(config)
+    model, dataset = build(cfg)
+    model.load_state_dict(weights['state_dict'])
+    return cfg, model, dataset
+
+
+def _panels(
+    task: str, loaded: Sequence[tuple[Config, torch.nn.Module, Any]], index: int
+) -> tuple[list[np.ndarray], str, list[float] | None]:
+    """Draw the image, the truth and each prediction, all ``(H, W, 3)``, RGB, uint8."""
+    cfg, _, dataset = loaded[0]
+    samples = []
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+        path = dataset.get_data_info(index)['img_path']
+        for _, model, data in loaded:
+            with torch.no_grad():
+                samples += model.test_step(pseudo_collate([data[index]]))
+        image = mmcv.imread(path, channel_order='rgb')
+        if task == 'depth':
+            panels, depth_range = _depth_panels(image, samples)
+            return panels, Path(path).name, depth_range
+        visualizer = VISUALIZERS.build(dict(cfg.visualizer, vis_backends=[], save_dir=None))
+    visualizer.dataset_meta = dataset.metainfo
+    options = dict(with_labels=False) if task == 'segmentation' else {}
+    panels = [image]
+    with tempfile.TemporaryDirectory() as folder:
+        for number, sample in enumerate([samples[0], *samples]):
+            out = str(Path(folder, f'{number}.png'))
+            shown = dict(draw_gt=number == 0, draw_pred=number > 0)
+            visualizer.add_datasample('', image, sample, **shown, out_file=out, **options)
+            panels.append(mmcv.imread(out, channel_order='rgb'))
+    return panels, Path(path).name, None
+
+
+def _depth_panels(
+    image: np.ndarray, samples: Sequence[Any]
+) -> tuple[list[np.ndarray], list[float]]:
+    """Colour all depth maps of a picture on one scale, which the visualizer of a sample has not."""
+    from mmdysample.depth.visualizer import colour_depth
+
+    box = samples[0].metainfo.get('crop_box')
+    if box:
+        image = image[box[0] : box[1], box[2] : box[3]]
+    maps = [samples[0].gt_depth_map, *(sample.pred_depth_map for sample in samples)]
+    arrays = [np.asarray(depth.data.cpu()).squeeze(0) for depth in maps]
+    values = np.concatenate([array[np.isfinite(array) & (array > 0)] for array in arrays])
+    depth_range = [float(values.min()), float(values.max())]
+    return [image, *(colour_depth(array, depth_range) for array in arrays)], depth_range
+
+
+def _strip(task: str, panels: Sequence[np.ndarray]) -> np.ndarray:
+    """Put panels side by side, and below each the same small window, pixel by pixel.
+
+    The window is the one in which the truth has most edges.
+    """
+    height, width = panels[0].shape[:2]
+    drawn = panels[1] if task == 'depth' else cv2.absdiff(panels[1], panels[0])
+    edges = cv2.Canny(drawn, 40, 80) > 0
+    w = min(max(width // 4, 32), 80, width)
+    h = max(1, min(round(w * height / width), height))
+    counts = cv2.boxFilter(edges.astype(np.float32), -1, (w, h), anchor=(0, 0), normalize=False)
+    counts = counts[: height - h + 1, : width - w + 1]
+    top, left = np.unravel_index(counts.argmax(), counts.shape)
+    size = _WIDTH, round(_WIDTH * height / width)
+    smooth = cv2.INTER_AREA if width > _WIDTH else cv2.INTER_CUBIC
+    wholes = [cv2.resize(panel, size, interpolation=smooth) for panel in panels]
+    scale = _WIDTH / width
+    corners = [(round(x * scale), round(y * scale)) for x, y in ((left, top), (left + w, top + h))]
+    cv2.rectangle(wholes[0], *corners, (20, 20, 20), 4)
+    cv2.rectangle(wholes[0], *corners, (255, 255, 255), 2)
+    windows = [np.ascontiguousarray(panel[top : top + h, left : left + w]) for panel in panels]
+    zooms = [cv2.resize(window, size, interpolation=cv2.INTER_NEAREST) for window in windows]
+    strip = np.full((2 * size[1] + _GAP, len(panels) * (_WIDTH + _GAP) - _GAP, 3), 255, np.uint8)
+    for row, pictures in enumerate((wholes, zooms)):
+        for column, picture in enumerate(pictures):
+            y, x = row * (size[1] + _GAP), column * (_WIDTH + _GAP)
+            strip[y : y + size[1], x : x + _WIDTH] = picture
+    return strip
+
+
+def _classes(meta: dict[str, Any]) -> dict[str, str]:
+    """Give the colours of the classes, where there are few."""
+    names, colours = meta.get('classes') or (), meta.get('palette') or ()
+    if len(names) > _FEW_CLASSES:
+        return {}
+    return {n: '#{:02x}{:02x}{:02x}'.format(*c) for n, c in zip(names, colours, strict=False)}

@@ -1,0 +1,233 @@
+"""All jobs of a run: on this machine, as many at a time as there is room for, or on a cluster."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmdysample.engine.errors import UsageError
+from mmdysample.reproduce.children import Children, die_with_parent
+from mmdysample.reproduce.cost import config_digest, load_cost, measure_cost
+from mmdysample.reproduce.job import (
+    GPUS_PER_NODE,
+    Job,
+    Node,
+    load_row_config,
+    visible_gpus,
+)
+
+CPUS_PER_GPU = 8
+
+
+def devices_for(count: int, gpus_each: int) -> list[str]:
+    """Share out this machine's GPUs.
+
+    Args:
+        count (int): Jobs at a time.
+        gpus_each (int): GPUs of each job; 0 for none.
+
+    Returns:
+        list[str]: ``CUDA_VISIBLE_DEVICES`` of each of the jobs that run at a time.
+
+    Raises:
+        UsageError: If there are not so many GPUs.
+    """
+    names = visible_gpus()
+    if count * gpus_each > len(names):
+        raise UsageError(
+            f'{count} job(s) of {gpus_each} GPU(s) need {count * gpus_each}, but this machine '
+            f'shows {len(names)}; lower --gpus or --jobs'
+        )
+    return [','.join(names[i * gpus_each : (i + 1) * gpus_each]) for i in range(count)]
+
+
+def run_all(
+    jobs: Sequence[Job], devices: Sequence[str], say: Callable[[str], None]
+) -> dict[str, str]:
+    """Run jobs in the order given; one that fails stops no other.
+
+    This is a pool of our own because submitit's local executor is none: it starts all jobs at
+    once and gives each of them the same first GPUs, and its processes are meant to survive the one
+    that started them, which here would leave trainings behind that nobody watches.
+
+    Args:
+        jobs (Sequence[Job]): What to run.
+        devices (Sequence[str]): ``CUDA_VISIBLE_DEVICES`` of each of the jobs that run at a time.
+        say (Callable): Takes a line of progress.
+
+    Returns:
+        dict[str, str]: What went wrong, by the name of the job; empty if nothing did.
+
+    Raises:
+        KeyboardInterrupt: If the run was interrupted or terminated. What it had started is ended
+            first, so that the next call goes on from the last checkpoints.
+    """
+    free: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for names in devices:
+        free.put(names)
+    failures: dict[str, str] = {}
+    children = Children()
+    left = {job.name for job in jobs if not job.finished()}
+    start, done, begun = time.monotonic(), 0, len(left)
+
+    def work(job: Job) -> None:
+        names = free.get()
+        try:
+            job.run(names, children)
+        finally:
+            free.put(names)
+
+    with _terminate_as_interrupt(), ThreadPoolExecutor(len(devices)) as pool:
+        waiting = {pool.submit(work, job): job for job in jobs}
+        try:
+            while waiting:
+                finished, _ = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    job = waiting.pop(future)
+                    done += 1
+                    error = future.exception()
+                    if error is not None:
+                        known = isinstance(error, UsageError)
+                        failures[job.name] = str(error) if known else repr(error)
+                        say(f'FAILED {error if known else f"{job.name}: {error!r}"}')
+                    elif job.name not in left:
+                        job.say(f'kept; {done} of {len(jobs)}')
+                        continue
+                    left.discard(job.name)
+                    minutes = (time.monotonic() - start) / 60 * len(left) / (begun - len(left))
+                    if error is None:
+                        job.say(f'finished; {done} of {len(jobs)}, about {minutes:.0f} min left')
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            children.end()
+            raise
+    return failures
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Let a polite kill, as batch systems send it, end the run in an orderly way."""
+
+    def interrupt(*_) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def measure_costs(jobs: Sequence[Job], devices: str, say: Callable[[str], None]) -> None:
+    """Measure what the models of some jobs cost, one after the other, where that is not known yet.
+
+    They are measured in one process beside this one, so that no memory of a GPU stays taken. A
+    model that cannot be measured is told and keeps no other from being measured.
+
+    Args:
+        jobs (Sequence[Job]): Their rows are measured.
+        devices (str): ``CUDA_VISIBLE_DEVICES`` of that process.
+        say (Callable): Takes a line of progress.
+    """
+    rows = {(job.table.name, job.row.name): job for job in jobs}
+    context, prepare = multiprocessing.get_context('spawn'), (_prepare_measurement, (devices,))
+    pool = ProcessPoolExecutor(1, context, *prepare)
+    for job in rows.values():
+        try:
+            cfg = load_row_config(job.row, job.overrides)
+            known = load_cost(job.work_dir, job.table, job.row.name)
+            if known is None or known['config'] != config_digest(cfg):
+                device = 'cuda:0' if job.gpus else 'cpu'
+                arguments = job.table, job.row.name, cfg, job.work_dir, device
+                pool.submit(measure_cost, *arguments).result()
+        except Exception as error:  # whatever a model or its data may raise
+            say(f'no cost of {job.table.name}/{job.row.name}: {error!r}')
+            if isinstance(error, BrokenProcessPool):  # the model took its process with it
+                pool = ProcessPoolExecutor(1, context, *prepare)
+    pool.shutdown()
+
+
+def _prepare_measurement(devices: str) -> None:
+    die_with_parent()
+    os.environ['CUDA_VISIBLE_DEVICES'] = devices
+
+
+def submit(jobs: Sequence[Job], folder: Path, options: dict[str, str]) -> list[str]:
+    """Submit jobs as one Slurm array, a task for each, by submitit.
+
+    A task that reaches its time limit or is preempted is queued again and goes on from its last
+    checkpoint.
+
+    Args:
+        jobs (Sequence[Job]): What to run; all have as many GPUs.
+        folder (Path): Where submitit writes its scripts and logs.
+        options (dict[str, str]): Further parameters of submitit's Slurm executor, such as
+            ``partition``, ``account`` or ``time`` (minutes).
+
+    Returns:
+        list[str]: Slurm's numbers of the tasks.
+
+    Raises:
+        UsageError: If Slurm is not there, or does not take the jobs.
+    """
+    import submitit
+
+    try:
+        executor = submitit.SlurmExecutor(folder, max_num_timeout=100)
+        executor.update_parameters(
+            **dict(
+                job_name='mmdysample',
+                time=24 * 60,
+                nodes=max(1, jobs[0].gpus // GPUS_PER_NODE),
+                ntasks_per_node=1,
+                gpus_per_node=min(jobs[0].gpus, GPUS_PER_NODE) or None,
+                cpus_per_task=max(1, min(jobs[0].gpus, GPUS_PER_NODE)) * CPUS_PER_GPU,
+                srun_args=['--kill-on-bad-exit=1'],
+                stderr_to_stdout=True,
+            )
+            | options
+        )
+        with executor.batch():
+            tasks = [executor.submit(Task(job)) for job in jobs]
+    except (RuntimeError, ValueError, TypeError, submitit.core.utils.FailedJobError) as error:
+        raise UsageError(f'--submit: Slurm did not take the jobs: {error}') from error
+    return [task.job_id for task in tasks]
+
+
+class Task:
+    """A job as a task of a Slurm array; submitit calls it on each machine that shares the job.
+
+    Args:
+        job (Job): The job.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def __call__(self) -> None:
+        """Run the job on the GPUs that Slurm gave to this task."""
+        import submitit
+
+        here = submitit.JobEnvironment()
+        port = submitit.helpers.TorchDistributedEnvironment().master_port  # by the task's number
+        node = Node(here.node, here.num_nodes, here.hostnames[0], port)
+        self.job.run(os.environ.get('CUDA_VISIBLE_DEVICES'), node=node)
+
+    def checkpoint(self):
+        """Let submitit queue the same task again: the work goes on from what is on the disk."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self)
