@@ -115,6 +115,7 @@ setup(
             'mkdocstrings[python]>=0.30,<2',
             'latex2mathml>=3.78,<4',  # formulas become MathML, so that the site needs no script
         ],
+        'reproduce': ['pandas>=2', 'jinja2', 'matplotlib', 'tabulate', 'submitit'],
         'cpu': ['numba>=0.59'],  # native kernels; without it PyTorch's operators serve
         'export': ['onnx', 'onnxscript', 'onnxruntime'],
         'mim': ['openmim'],

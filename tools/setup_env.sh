@@ -106,7 +106,7 @@ fi
 
 begin "OpenMMLab ($stack), this package (editable) and what its tests need"
 pip install --constraint "$constraints" --no-build-isolation \
-    "$cache"/*.whl --editable ".[$stack,cpu,tests]"
+    "$cache"/*.whl --editable ".[$stack,cpu,reproduce,tests]"
 
 begin 'panoptic evaluation'
 # Its metadata asks for numpy 1, its code does not.

@@ -129,6 +129,8 @@ def _panels(
             return panels, Path(path).name, depth_range
         visualizer = VISUALIZERS.build(dict(cfg.visualizer, vis_backends=[], save_dir=None))
     visualizer.dataset_meta = dataset.metainfo
+    visualizer.line_width = 1 + image.shape[1] // 400
+    visualizer.draw_texts = lambda *_, **__: visualizer  # would cover a small picture; see legend
     options = dict(with_labels=False) if task == 'segmentation' else {}
     panels = [image]
     with tempfile.TemporaryDirectory() as folder:

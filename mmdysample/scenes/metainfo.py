@@ -4,7 +4,7 @@ THINGS = ('ball', 'crate', 'drum', 'cone', 'ring', 'table', 'fence', 'tree')
 STUFF = ('ground', 'wall', 'sky')
 CLASSES = THINGS + STUFF
 
-PALETTE = (
+PALETTE = [  # a list: mmdet takes a tuple for a single colour
     (230, 72, 72),
     (226, 158, 58),
     (70, 130, 220),
@@ -16,7 +16,7 @@ PALETTE = (
     (148, 148, 140),
     (176, 120, 110),
     (120, 190, 235),
-)
+]
 
 THING_METAINFO = dict(classes=THINGS, palette=PALETTE[: len(THINGS)])
 SEMANTIC_METAINFO = dict(classes=CLASSES, palette=PALETTE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -164,7 +165,7 @@ def test_a_work_dir_that_cannot_be_one_is_one_sentence(command, tmp_path, capsys
     for work_dir in ('taken', 'taken/below'):
         assert cli.main([command, 'upernet', *options, '--work-dir', work_dir]) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert error.startswith('error: taken') and 'director' in error.lower() + 'exists'
+        assert re.match(r'error: taken.*(not written|: File exists|: Not a dir)', error)
     assert Path('taken').read_text() == 'a file'
 
 

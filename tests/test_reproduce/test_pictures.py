@@ -70,8 +70,9 @@ def test_strips_of_every_task(tmp_path, data_root, name):
     table = TABLES[name]
     for row in (table.baseline.name, 'dysample'):
         put_run(tmp_path, table, row, 0, data_root)
-    (picture,), note = draw_pictures(table, find_runs(tmp_path, table), tmp_path / 'out', 1)
+    drawn, note = draw_pictures(table, find_runs(tmp_path, table), tmp_path / 'out', 1)
     assert note == ''
+    (picture,) = drawn
     assert picture['titles'] == ['image', 'truth', table.baseline.name, 'dysample']
     strip = np.asarray(Image.open(tmp_path / 'out' / picture['file'])).astype(int)
     assert strip.shape == (2 * HEIGHT + 8, 4 * 320 + 3 * 8, 3)
