@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,10 @@ def _parts(model_cfg: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
 def _class_of(kind: str) -> type | None:
     """What a type names in the default scope."""
     with MODELS.switch_scope_and_registry(None) as registry:
-        return registry.get(kind)
+        entry = registry.get(kind)
+    if inspect.isfunction(entry):  # ours are imported when they are built
+        return getattr(import_module(entry.__module__), entry.__name__)
+    return entry
 
 
 def _counterpart(kind: str) -> str:
