@@ -6,10 +6,11 @@ import logging
 import math
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmdysample.ops.backend import check_backend
+from mmdysample.ops.backend import check_backend, records_graph
 from mmdysample.ops.checks import check_multiple
 from mmdysample.ops.reassembly import reassemble, softmax_kernels
 from mmdysample.upsamplers.base import Upsampler, register_upsampler
@@ -122,14 +123,47 @@ class _KernelGenerator(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
+class _AveragePool(nn.AdaptiveAvgPool2d):
+    """The same average over ``cells x cells``; in graphs whose sizes are free, two products."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not records_graph():
+            return super().forward(input)
+        rows, columns = (_averages(self.output_size, length, input) for length in input.shape[2:])
+        return rows @ input @ columns.transpose(0, 1)
+
+
+def _averages(cells: int, length: int, like: Tensor) -> Tensor:
+    """The matrix ``(cells, length)`` of adaptive pooling: cell by cell the mean of its pixels."""
+    left = torch.arange(cells, device=like.device)[:, None] * length
+    pixel = torch.arange(length, device=like.device)
+    inside = (pixel >= left // cells) & (pixel < (left + length + cells - 1) // cells)
+    inside = inside.to(like.dtype)
+    return inside / inside.sum(1, keepdim=True)
+
+
 def _pooled_projection(channels: int, cells: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.AdaptiveAvgPool2d(cells), nn.Conv2d(channels, out_channels, 1))
+    return nn.Sequential(_AveragePool(cells), nn.Conv2d(channels, out_channels, 1))
 
 
 def _filter_each(guide: Tensor, filters: Tensor) -> Tensor:
     """Convolve all channels of sample ``n`` with the one filter ``filters[n]``, stride 2."""
+    if records_graph():
+        return _filter_patches(guide, filters)
     n, channels = guide.shape[:2]
     # Depth-wise over all samples at once: several times faster than a group per sample.
     weight = filters.expand(n, channels, FILTER, FILTER).flatten(0, 1)[:, None]
     out = F.conv2d(guide.flatten(0, 1)[None], weight, stride=2, padding=2, groups=n * channels)
     return out.unflatten(1, (n, channels))[0]
+
+
+def _filter_patches(guide: Tensor, filters: Tensor) -> Tensor:
+    """The same for exports, where a convolution can have no group for each of ``N`` samples.
+
+    A convolution with constant weights copies the patches, for they do not depend on the sample.
+    """
+    channels, taps = guide.shape[1], FILTER**2
+    copies = torch.eye(taps, dtype=guide.dtype, device=guide.device)
+    copies = copies.view(taps, 1, FILTER, FILTER).repeat(int(channels), 1, 1, 1)
+    patches = F.conv2d(guide, copies, stride=2, padding=2, groups=int(channels))
+    return (patches.unflatten(1, (-1, taps)) * filters.view(-1, 1, taps, 1, 1)).sum(2)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmdysample.ops.backend import records_graph
 from mmdysample.ops.checks import check_feature, check_positive, check_scale_factor, resolve_size
 
 
@@ -132,17 +133,20 @@ class Upsampler(nn.Module):
                 f'{size[0]}, {size[1]}) feature that x is upsampled towards; got None'
             )
         check_feature('guide', guide, self.guide_channels)
+        height, width = (x.shape[-2] * self.scale_factor, x.shape[-1] * self.scale_factor)
+        if records_graph():  # without a comparison, which would be frozen into the graph
+            missing = self.scale_factor - 1
+            guide = F.pad(guide, (0, missing, 0, missing), mode='replicate')
+            return guide[..., :height, :width]
         if tuple(guide.shape[-2:]) != tuple(size) or guide.shape[0] != x.shape[0]:
             raise ValueError(
                 f'guide must be of batch {x.shape[0]} and spatial size {tuple(size)}, '
                 f'got shape {tuple(guide.shape)}'
             )
-        missing_h = x.shape[-2] * self.scale_factor - size[0]
-        missing_w = x.shape[-1] * self.scale_factor - size[1]
-        if missing_h or missing_w:
+        if (height, width) != tuple(size):
             # Upsampling needs a guide of the full sH x sW, although the result is cut to ``size``.
             # The missing rows and columns repeat the last ones of the guide.
-            guide = F.pad(guide, (0, missing_w, 0, missing_h), mode='replicate')
+            guide = F.pad(guide, (0, width - size[1], 0, height - size[0]), mode='replicate')
         return guide
 
     def extra_repr(self) -> str:

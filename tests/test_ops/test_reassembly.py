@@ -186,7 +186,7 @@ REFUSALS = [
     (dict(scale_factor=3), ValueError, r'kernels must be of shape \(1, 9, 6, 9\)'),
     (dict(size=(2, 6)), ValueError, 'out of reach'),
     (dict(backend='cuda'), ValueError, "backend must be one of .*, got 'cuda'"),
-    (dict(backend='mmcv'), RuntimeError, "'mmcv' cannot reassemble x of torch.float32 on cpu"),
+    (dict(backend='mmcv'), ValueError, "backend must be one of .*, got 'mmcv'"),
     (dict(kernels=torch.zeros(1, 9, 4, 6, dtype=torch.long)), TypeError, 'kernels must be float'),
     (dict(x=torch.zeros(4, 2, 3)), ValueError, r'x must be of shape \(N, C, H, W\)'),
 ]

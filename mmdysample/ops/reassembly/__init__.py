@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mmdysample.ops.backend import HAS_TRITON, check_backend, choose_backend
+from mmdysample.ops.backend import HAS_TRITON, check_backend, choose_backend, records_graph
 from mmdysample.ops.checks import (
     check_feature,
     check_multiple,
@@ -21,11 +21,9 @@ from mmdysample.ops.checks import (
     check_scale_factor,
     resolve_size,
 )
-from mmdysample.ops.reassembly.eager import (
-    reassemble_reference,
-    window_similarity_reference,
-)
+from mmdysample.ops.reassembly.eager import reassemble_eager, window_similarity_eager
 from mmdysample.ops.reassembly.mmcv_carafe import can_run_mmcv, reassemble_mmcv
+from mmdysample.ops.reassembly.naive import reassemble_naive, window_similarity_naive
 
 if HAS_TRITON:
     from mmdysample.ops.reassembly.operator import reassemble_triton, similarity_triton
@@ -55,9 +53,10 @@ def reassemble(
         scale_factor (int): The factor ``s``. Defaults to 2.
         size (tuple[int, int], optional): Output size ``(h', w')``, ``s(H-1) < h' <= sH``: the
             ``sH x sW`` result cut, not stretched. Defaults to ``(sH, sW)``.
-        backend (str): ``'torch'``, ``'triton'``, ``'mmcv'`` or ``'auto'``: what the environment
-            variable ``MMDYSAMPLE_BACKEND`` says, else on GPUs MMCV's operator where it gives our
-            result, then our kernel. Defaults to ``'auto'``.
+        backend (str): ``'torch'``, ``'triton'`` or ``'auto'``: what the environment variable
+            ``MMDYSAMPLE_BACKEND`` says, else on GPUs MMCV's operator where it gives our result,
+            then our kernel. Graphs that are exported are made of PyTorch's operators alone.
+            Defaults to ``'auto'``.
 
     Returns:
         Tensor: ``(N, C, h', w')`` in the dtype of ``x``, accumulated in float32 or wider.
@@ -71,7 +70,7 @@ def reassemble(
     _check_windows(x, 'x', kernel_size, groups, scale_factor)
     _check_fine('kernels', kernels, x, groups * kernel_size**2, scale_factor)
     size = resolve_size(x, scale_factor, size)
-    run = _choose(backend, x, kernels, kernel_size, groups)
+    run = _choose_reassembly(backend, x, kernels, kernel_size, groups)
     return run(x, kernels, kernel_size, groups, scale_factor)[..., : size[0], : size[1]]
 
 
@@ -106,9 +105,8 @@ def window_similarity(
     check_feature('key', key)
     _check_windows(key, 'key', kernel_size, groups, scale_factor)
     _check_fine('query', query, key, key.shape[1], scale_factor)
-    if choose_backend(backend, query, key) == 'triton':
-        return similarity_triton(query, key, kernel_size, groups, scale_factor)
-    return window_similarity_reference(query, key, kernel_size, groups, scale_factor)
+    run = _choose_similarity(backend, query, key)
+    return run(query, key, kernel_size, groups, scale_factor)
 
 
 def softmax_kernels(logits: Tensor, groups: int = 1) -> Tensor:
@@ -117,27 +115,29 @@ def softmax_kernels(logits: Tensor, groups: int = 1) -> Tensor:
     return logits.unflatten(1, (groups, -1)).softmax(2, dtype=dtype).flatten(1, 2)
 
 
-def _choose(
+def _choose_reassembly(
     backend: str, x: Tensor, kernels: Tensor, kernel_size: int, groups: int
 ) -> Callable[..., Tensor]:
-    mmcv_fits = can_run_mmcv(x, kernels, kernel_size, groups)
-    if backend == 'mmcv' and not mmcv_fits:
-        raise RuntimeError(
-            f"backend 'mmcv' cannot reassemble x of {x.dtype} on {x.device} with kernels of "
-            f'{kernels.dtype}, kernel_size={kernel_size}, groups={groups}'
-        )
-    if backend == 'mmcv' or (mmcv_fits and check_backend(backend) == 'auto'):
+    fits_mmcv = can_run_mmcv(x, kernels, kernel_size, groups) and not records_graph()
+    if fits_mmcv and check_backend(backend) == 'auto':
         return reassemble_mmcv
     if choose_backend(backend, x, kernels) == 'triton':
         return reassemble_triton
-    return reassemble_reference
+    return reassemble_naive if records_graph() else reassemble_eager
+
+
+def _choose_similarity(backend: str, query: Tensor, key: Tensor) -> Callable[..., Tensor]:
+    if choose_backend(backend, query, key) == 'triton':
+        return similarity_triton
+    return window_similarity_naive if records_graph() else window_similarity_eager
 
 
 def _check_windows(x: Tensor, name: str, kernel_size: int, groups: int, scale_factor: int) -> None:
     check_scale_factor(scale_factor)
     check_positive('kernel_size', kernel_size, odd=True)
     check_positive('groups', groups)
-    check_multiple(f'channels of {name}', x.shape[1], of=groups)
+    if not torch.jit.is_tracing():
+        check_multiple(f'channels of {name}', x.shape[1], of=groups)
 
 
 def _check_fine(name: str, fine: Tensor, coarse: Tensor, channels: int, scale_factor: int) -> None:

@@ -18,19 +18,20 @@ from torch import Tensor
 from torch.autograd import Function
 
 from mmdysample.ops.dysample import full_precision
+from mmdysample.ops.reassembly.naive import wide
 
 _WINDOW_ELEMENTS = {'cpu': 2**20, 'cuda': 2**26}
 """Window values gathered at once, by device: what stays in a cache, or fills a GPU."""
 
 
-def reassemble_reference(
+def reassemble_eager(
     x: Tensor, kernels: Tensor, kernel_size: int, groups: int, scale_factor: int
 ) -> Tensor:
     """``(N, C, sH, sW)``: sum of each window of ``x``, weighted by ``kernels``."""
     return _Reassemble.apply(x, kernels, kernel_size, groups, scale_factor)
 
 
-def window_similarity_reference(
+def window_similarity_eager(
     query: Tensor, key: Tensor, kernel_size: int, groups: int, scale_factor: int
 ) -> Tensor:
     """``(N, G*k*k, sH, sW)``: inner products of ``query`` with each window of ``key``."""
@@ -94,7 +95,7 @@ class _Spread(Function):
 def _reassemble(x: Tensor, kernels: Tensor, kernel_size: int, groups: int, scale: int) -> Tensor:
     """``(s*s, k*k) @ (k*k, C/G)`` per pixel and group; in the dtype and memory format of ``x``."""
     n, channels, height, width = x.shape
-    padded = _pad(x, kernel_size, _wide(x, kernels))
+    padded = _pad(x, kernel_size, wide(x, kernels))
     out = torch.empty(
         (n, channels, scale * height, scale * width),
         dtype=x.dtype,
@@ -112,7 +113,7 @@ def _reassemble(x: Tensor, kernels: Tensor, kernel_size: int, groups: int, scale
 def _similarity(query: Tensor, key: Tensor, kernel_size: int, groups: int, scale: int) -> Tensor:
     """``(s*s, C/G) @ (C/G, k*k)`` per pixel and group; in float32 or wider."""
     n, _, height, width = key.shape
-    padded = _pad(key, kernel_size, _wide(query, key))
+    padded = _pad(key, kernel_size, wide(query, key))
     out = padded.new_empty(n, groups * kernel_size**2, scale * height, scale * width)
     for rows, fine_rows in _chunks(key, kernel_size, scale):
         vectors = _per_pixel(query[:, :, fine_rows], groups, scale)
@@ -126,7 +127,7 @@ def _spread(kernels: Tensor, y: Tensor, kernel_size: int, groups: int, scale: in
     """``(k*k, s*s) @ (s*s, C/G)`` per pixel and group, added up; in float32 or wider."""
     height, width = y.shape[2] // scale, y.shape[3] // scale
     x = y.new_zeros(*y.shape[:2], height, width)
-    padded = _pad(x, kernel_size, _wide(kernels, y))
+    padded = _pad(x, kernel_size, wide(kernels, y))
     for rows, fine_rows in _chunks(x, kernel_size, scale):
         weights = _per_pixel(kernels[:, :, fine_rows], groups, scale)
         values = _per_pixel(y[:, :, fine_rows], groups, scale)
@@ -179,10 +180,6 @@ def _multiply(a: Tensor, b: Tensor) -> Tensor:
     """Batched matrix product in the dtype of ``b``, whatever autocast would choose."""
     with full_precision(b.device):
         return torch.bmm(a.to(b.dtype), b)
-
-
-def _wide(a: Tensor, b: Tensor) -> torch.dtype:
-    return torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
 
 
 def _memory_format(x: Tensor) -> torch.memory_format:
