@@ -11,7 +11,7 @@ from pathlib import Path
 from mmdysample.engine.errors import UsageError
 from mmdysample.engine.launch import run_tool
 from mmdysample.reproduce.batch import images_per_update, keep_batch
-from mmdysample.reproduce.job import Job, load_row_config, visible_gpus
+from mmdysample.reproduce.job import CPUS_PER_GPU, Job, load_row_config, visible_gpus
 from mmdysample.reproduce.plan import TFLOPS, batch_note, missing_data, plan_table
 from mmdysample.reproduce.tables import SCALES, Row, Table, find_tables, load_tables
 
@@ -23,87 +23,51 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog='tools/reproduce.py', description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
+    flag, number = dict(action='store_true'), dict(type=int, metavar='N')
+    pairs = dict(nargs='+', default=[], metavar='KEY=VALUE')
+
     what = argparse.ArgumentParser(add_help=False)
-    what.add_argument('tables', nargs='*', metavar='TABLE', help='see list')
-    what.add_argument('--all', action='store_true', help='every table of the scale')
-    what.add_argument('--scale', choices=SCALES, default='full', help='default: %(default)s')
-    what.add_argument(
-        '--work-dir', type=Path, help='folder of all results (default: work_dirs/reproduce)'
-    )
-    what.add_argument(
-        '--quick',
-        action='store_true',
-        help='with --scale demo: baseline and dysample only, one short epoch, in a folder of its '
-        'own; shows that everything works and nothing else',
-    )
+    add = what.add_argument
+    add('tables', nargs='*', metavar='TABLE', help='see list')
+    add('--all', **flag, help='every table of the scale')
+    add('--scale', choices=SCALES, default='full', help='default: %(default)s')
+    add('--work-dir', type=Path, help='folder of all results (default: work_dirs/reproduce)')
+    quick = 'with --scale demo: baseline and dysample only, one short epoch, in a folder of its '
+    add('--quick', **flag, help=f'{quick}own; shows that everything works and nothing else')
+
     which = argparse.ArgumentParser(add_help=False)
-    which.add_argument('--rows', nargs='+', metavar='ROW', help='rows to run (default: all)')
+    add = which.add_argument
+    add('--rows', nargs='+', metavar='ROW', help='rows to run (default: all)')
     seeds = which.add_mutually_exclusive_group()
-    seeds.add_argument(
-        '--seeds', type=int, default=1, metavar='N', help='seeds 0 to N-1 (default: 1)'
-    )
-    seeds.add_argument('--seed', type=int, metavar='S', help='this seed alone')
-    which.add_argument('--gpus', type=int, metavar='N', help='GPUs of each row (default: 1 if any)')
-    which.add_argument(
-        '--jobs',
-        type=int,
-        metavar='J',
-        help='rows at the same time (default: as many as GPUs, or without any cores, allow)',
-    )
-    which.add_argument(
-        '--launcher',
-        choices=('none', 'pytorch', 'slurm'),
-        default='none',
-        help='pytorch: torchrun on this machine, for more than one GPU a row; slurm: one array '
-        'job with a task for each training; inside an allocation use pytorch '
-        '(default: %(default)s)',
-    )
-    which.add_argument(
-        '--submit', action='store_true', help='with slurm: submit, instead of saying what would be'
-    )
-    which.add_argument(
-        '--slurm-options',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help="parameters of submitit's executor, e.g. partition=gpu account=me time=1440",
-    )
-    which.add_argument(
-        '--keep-batch',
-        action=argparse.BooleanOptionalAction,
-        help='accumulate gradients to the images an update that the schedule is made for '
-        '(default: wherever a smaller batch divides them, unless --auto-scale-lr is given)',
-    )
-    which.add_argument('--amp', action='store_true', help='train in automatic mixed precision')
-    which.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size'
-    )
-    which.add_argument(
-        '--cfg-options',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help='override config entries of every row; they are noted with the results',
-    )
+    seeds.add_argument('--seeds', **number, default=1, help='seeds 0 to N-1 (default: 1)')
+    seeds.add_argument('--seed', **number, help='this seed alone')
+    add('--gpus', **number, help='GPUs of each row (default: 1 if any)')
+    add('--jobs', **number, help='rows at a time (default: as the GPUs, or else the cores, allow)')
+    launchers = 'pytorch: torchrun on this machine, for more than one GPU a row; slurm: one array '
+    launchers += 'job with a task for each training; inside an allocation use pytorch'
+    add('--launcher', choices=('none', 'pytorch', 'slurm'), default='none', help=launchers)
+    add('--submit', **flag, help='with slurm: submit, instead of saying what would be')
+    slurm = "parameters of submitit's executor, e.g. partition=gpu account=me time=1440"
+    add('--slurm-options', **pairs, help=slurm)
+    keep = 'accumulate gradients to the images an update that the schedule is made for (default: '
+    keep += 'wherever a smaller batch divides them, unless --auto-scale-lr is given)'
+    add('--keep-batch', action=argparse.BooleanOptionalAction, help=keep)
+    add('--amp', **flag, help='train in automatic mixed precision')
+    add('--auto-scale-lr', **flag, help='scale the learning rate to the batch size')
+    overrides = 'override config entries of every row; they are noted with the results'
+    add('--cfg-options', **pairs, help=overrides)
+
     pictures = argparse.ArgumentParser(add_help=False)
-    pictures.add_argument(
-        '--pictures', type=int, default=3, help='strips for each table (default: %(default)s)'
-    )
+    strips = 'strips for each table (default: %(default)s)'
+    pictures.add_argument('--pictures', **number, default=3, help=strips)
 
     show = commands.add_parser('list', help='the tables and their rows')
     show.add_argument('--scale', choices=SCALES, default='full')
     plan = commands.add_parser('plan', parents=[what, which], help='what run would do')
-    plan.add_argument(
-        '--tflops',
-        type=float,
-        default=TFLOPS,
-        help='assumed speed of a GPU in training, 1e12 operations/s (default: %(default)s)',
-    )
-    commands.add_parser(
-        'run',
-        parents=[what, which, pictures],
-        help='train and test, then report; call it again after an interruption',
-    )
+    speed = 'assumed speed of a GPU in training, 1e12 operations/s (default: %(default)s)'
+    plan.add_argument('--tflops', type=float, default=TFLOPS, help=speed)
+    again = 'train and test, then report; call it again after an interruption'
+    commands.add_parser('run', parents=[what, which, pictures], help=again)
     commands.add_parser('report', parents=[what, pictures], help='gather what is finished')
     args = parser.parse_args(argv)
     if args.command != 'list':
@@ -143,11 +107,13 @@ def jobs_of(args: argparse.Namespace, tables: Sequence[Table]) -> list[Job]:
     """
     options = ['--amp'] * args.amp + ['--auto-scale-lr'] * args.auto_scale_lr
     gpus = gpus_of(args)
-    cores = len(os.sched_getaffinity(0))
+    threads = max(1, len(os.sched_getaffinity(0)) // (at_once(args) * max(1, gpus)))
+    if args.launcher == 'slurm':  # this machine's cores say nothing about the cluster's
+        threads = CPUS_PER_GPU
     common = dict(
         work_dir=args.work_dir,
         gpus=gpus,
-        threads=max(1, cores // (at_once(args) * max(1, gpus))),
+        threads=threads,
         torchrun=args.launcher == 'pytorch' or (args.launcher == 'slurm' and gpus > 1),
         options=tuple(options),
     )

@@ -26,11 +26,7 @@ ROUNDS = 5
 
 
 def build(cfg: Config) -> tuple[nn.Module, Any]:
-    """Build the model and the test set of a config, as its runner would.
-
-    Returns:
-        tuple: The model, on the CPU and set to evaluation, and the data set.
-    """
+    """Build the model, set to evaluation, and the test set of a config, as its runner would."""
     model = cfg.model
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
@@ -42,14 +38,7 @@ def measure_cost(table: Table, row: str, cfg: Config, work_dir: Path, device: st
     """Measure a row's model on one image of its test data, and write it down.
 
     Weights are random: cost does not depend on them, but for the number of boxes that a detector
-    keeps.
-
-    Args:
-        table (Table): The table.
-        row (str): Name of the row.
-        cfg (Config): Its config.
-        work_dir (Path): Folder of all results.
-        device (str): Where to predict, such as 'cuda:0'.
+    keeps. The image has height and width, the latency is the median of :data:`ROUNDS`.
     """
     digest = config_digest(cfg)  # building may change it
     model, dataset = build(cfg)
@@ -76,13 +65,7 @@ def measure_cost(table: Table, row: str, cfg: Config, work_dir: Path, device: st
 
 
 def load_cost(work_dir: Path, table: Table, row: str) -> dict[str, Any] | None:
-    """Read what :func:`measure_cost` wrote.
-
-    Returns:
-        dict: ``params``, ``upsampler_params``, ``upsampler_macs``, ``image`` (height and width),
-        ``latency_ms`` (median of one prediction), ``device``, ``threads``, ``config``,
-        ``revision`` and more; None if nothing usable is there.
-    """
+    """Read what :func:`measure_cost` wrote; None if nothing usable is there."""
     try:
         record = json.loads(cost_file(work_dir, table, row).read_text(encoding='utf-8'))
         return record if record['latency_ms'] > 0 and record['params'] > 0 else None

@@ -38,7 +38,7 @@ from mmdysample.reproduce.results import (
 )
 from mmdysample.reproduce.tables import Row, Table
 
-GPUS_PER_NODE = 8
+GPUS_PER_NODE, CPUS_PER_GPU = 8, 8  # of a cluster
 _STAGE = re.compile(r'(Epoch\(val\).*|Iter\(val\).*|Load checkpoint.*|error: .*)')
 _TAIL = 30  # lines of a log that go into a failure
 
@@ -49,14 +49,7 @@ class RefusedError(UsageError):
 
 @dataclass(frozen=True)
 class Node:
-    """A machine among several that share a training.
-
-    Args:
-        rank (int): Its number; 0 keeps the books.
-        count (int): How many there are.
-        address (str): Name of the first one.
-        port (int): Port there at which all meet.
-    """
+    """A machine among several that share a training: its number, and where all of them meet."""
 
     rank: int
     count: int
@@ -125,13 +118,6 @@ class Job:
     ) -> None:
         """Train, test and write ``result.json``, going on where an earlier call was stopped.
 
-        The result holds ``metrics`` (by column, in the column's unit), ``test`` (all that the test
-        reported), ``scalars`` (what the training logged, in order), ``training_seconds``,
-        ``config``, ``config_dump`` and ``checkpoint`` (both below the folder), ``settings``,
-        ``batch`` (images of an update), ``overrides``, ``commands``, ``starts`` (time, revision and
-        device of every start of the training), ``finished`` (UTC), and what :func:`provenance`
-        tells.
-
         Args:
             devices (str, optional): ``CUDA_VISIBLE_DEVICES`` of its processes. Defaults to None:
                 as it is, or none for a job without GPUs.
@@ -142,8 +128,8 @@ class Job:
         Raises:
             RefusedError: If the folder holds the work of other settings, or if another process is
                 at work there.
-            UsageError: If the training or the test fails. What went wrong, this and whatever
-                nobody foresaw, is in ``failure.json`` as well.
+            Exception: Whatever else goes wrong; it is in ``failure.json`` as well. A training or
+                test that fails is a UsageError.
             Stopped: If the children were ended meanwhile.
         """
         children = children or Children()
@@ -241,17 +227,20 @@ class Job:
         ``--resume`` is only said where there is a checkpoint, by its path: a config's or an
         override's ``load_from`` counts at the start, and the folder may have been moved since.
         """
-        arguments = [self.row.config, '--work-dir', str(self.folder / 'train')]
-        arguments += ['--seed', str(self.seed), *self.options]
+        arguments = ['--work-dir', str(self.folder / 'train'), '--seed', str(self.seed)]
         if resume and (self.folder / 'train' / 'last_checkpoint').exists():
             arguments += ['--resume', str(self._checkpoint())]
-        return [*self._launch('train.py', node), *self._complete(arguments)]
+        return self._command('train.py', node, *arguments, *self.options)
 
     def test_command(self, node: Node | None = None) -> list[str]:
         """Write the command of the test; the training is over by then."""
-        arguments = [self.row.config, str(self._checkpoint())]
-        arguments += ['--work-dir', str(self.folder / 'test'), *self.table.test_options]
-        return [*self._launch('test.py', node), *self._complete(arguments)]
+        arguments = [str(self._checkpoint()), '--work-dir', str(self.folder / 'test')]
+        return self._command('test.py', node, *arguments, *self.table.test_options)
+
+    def _command(self, tool: str, node: Node | None, *arguments: str) -> list[str]:
+        command = [*self._launch(tool, node), str(project_root() / self.row.config), *arguments]
+        command += ['--launcher', 'pytorch'] if self.torchrun else []
+        return [*command, '--cfg-options', *self.overrides] if self.overrides else command
 
     def _launch(self, tool: str, node: Node | None) -> list[str]:
         """Start a tool in as many processes as the job has."""
@@ -259,17 +248,12 @@ class Job:
         if not self.torchrun:
             return [sys.executable, script]
         run = [sys.executable, '-m', 'torch.distributed.run']
-        if node is None or node.count == 1:
-            return [*run, '--standalone', f'--nproc_per_node={self.processes}', script]
-        run += [f'--nnodes={node.count}', f'--node_rank={node.rank}']
-        run += [f'--nproc_per_node={self.processes // node.count}']
+        count = node.count if node else 1
+        run.append(f'--nproc_per_node={self.processes // count}')
+        if count == 1:
+            return [*run, '--standalone', script]
+        run += [f'--nnodes={count}', f'--node_rank={node.rank}']
         return [*run, f'--master_addr={node.address}', f'--master_port={node.port}', script]
-
-    def _complete(self, arguments: list[str]) -> list[str]:
-        arguments[0] = str(project_root() / arguments[0])
-        if self.torchrun:
-            arguments += ['--launcher', 'pytorch']
-        return [*arguments, '--cfg-options', *self.overrides] if self.overrides else arguments
 
     def _call(
         self,
@@ -346,11 +330,7 @@ def visible_gpus() -> list[str]:
 
 
 def load_row_config(row: Row, overrides: Sequence[str] = ()) -> Config:
-    """Load the config of a row as its training sees it.
-
-    Args:
-        row (Row): A row that has a config.
-        overrides (Sequence[str]): KEY=VALUE entries, as for ``--cfg-options``. Defaults to none.
+    """Load the config of a row, changed by KEY=VALUE entries, as its training sees it.
 
     Raises:
         UsageError: If an entry is not of that form.
@@ -367,11 +347,7 @@ def load_row_config(row: Row, overrides: Sequence[str] = ()) -> Config:
 
 
 def read_scalars(path: Path) -> list[dict[str, Any]]:
-    """Read what a training logged, less a last line that a kill cut off.
-
-    Args:
-        path (Path): A ``scalars.json``, which holds an object on each line. What is no number in
-            it (NaN, Infinity) becomes None.
+    """Read the lines of a ``scalars.json``, less a last one that a kill cut off; NaN becomes None.
 
     Raises:
         UsageError: If another line than the last is damaged.
@@ -388,14 +364,9 @@ def read_scalars(path: Path) -> list[dict[str, Any]]:
 
 
 def training_seconds(scalars: Sequence[dict[str, Any]]) -> float:
-    """Add up the time spent in training iterations, also over interrupted and resumed runs.
+    """Add up the time of training iterations from what was logged around them.
 
-    Args:
-        scalars (Sequence[dict]): Logged scalars in order; those of training have ``step`` and
-            ``time``, the seconds per iteration around it.
-
-    Returns:
-        float: Seconds. Work that an interruption lost is counted once.
+    Work that an interruption lost is counted once.
     """
     seconds_at = {row['step']: row['time'] for row in scalars if 'loss' in row}
     steps = [0, *sorted(seconds_at)]

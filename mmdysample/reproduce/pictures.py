@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,12 +35,6 @@ def draw_pictures(
     Pictures of earlier reports are deleted. What cannot be drawn never keeps the rest from being
     reported.
 
-    Args:
-        table (Table): Which table.
-        runs (Sequence[Run]): Its runs.
-        folder (Path): Where the pictures go.
-        count (int): How many, at equal distances in the test set.
-
     Returns:
         tuple: A description of each picture (``file`` in the folder, ``image``, ``seed``,
         ``titles``, ``classes`` with their colours, ``depth_range`` in metres or None), and why
@@ -62,9 +57,6 @@ def choose_pair(table: Table, runs: Sequence[Run]) -> list[Run]:
     """Choose the two runs to show: the baseline and a DySample row, of the lowest seed of both.
 
     The row is ``dysample`` if that has run, else ``dysample_plus``, else the first other one.
-
-    Returns:
-        list[Run]: Both; empty if there are none.
     """
     finished = {(run.row, run.seed): run for run in runs if run.record}
     members = [row for row in table.rows if row.startswith('dysample')]
@@ -194,3 +186,18 @@ def _classes(meta: dict[str, Any]) -> dict[str, str]:
     if len(names) > _FEW_CLASSES:
         return {}
     return {n: '#{:02x}{:02x}{:02x}'.format(*c) for n, c in zip(names, colours, strict=False)}
+
+
+def embedded(path: Path) -> str:
+    """Put a picture into an address; as WebP, which keeps a page of many pictures small."""
+    content = cv2.imencode('.webp', cv2.imread(str(path)), [cv2.IMWRITE_WEBP_QUALITY, 88])[1]
+    return f'data:image/webp;base64,{base64.b64encode(content.tobytes()).decode()}'
+
+
+def depth_gradient() -> str:
+    """Write the colours of depth as CSS."""
+    from mmdysample.depth.visualizer import colour_depth
+
+    colours = colour_depth(np.linspace(1, 2, 12)[None], (1, 2))[0]
+    stops = ', '.join(f'rgb({r} {g} {b})' for r, g, b in colours.tolist())
+    return f'linear-gradient(to right, {stops})'

@@ -36,13 +36,6 @@ def plan_table(
     The hours are those of finished trainings of the table where there are any; else they are
     3 passes x 2 operations per multiply-accumulate x GMACs per image x images / speed.
 
-    Args:
-        table (Table): The table.
-        jobs (Sequence[Job]): Its jobs.
-        work_dir (Path): Folder of all results.
-        tflops (float): Assumed speed of a GPU, in 1e12 operations per second. Defaults to
-            :data:`TFLOPS`.
-
     Returns:
         tuple: The plan for people, and the hours on one device of what is left to run; 0 where
         they are not known.
@@ -90,11 +83,9 @@ def batch_note(job: Job) -> str:
 
 
 def missing_data(table: Table, overrides: Sequence[str] = ()) -> str:
-    """Say which files or folders a table's trainings and tests lack; empty if none.
+    """Say which files or folders the trainings and tests of a table lack; empty if none.
 
-    Args:
-        table (Table): The table. All its rows have the data of the baseline.
-        overrides (Sequence[str]): KEY=VALUE entries that change its configs. Defaults to none.
+    All rows have the data of the baseline.
     """
     try:
         cfg = load_row_config(table.baseline, overrides)

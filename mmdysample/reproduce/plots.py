@@ -9,6 +9,7 @@ from html import escape
 
 import matplotlib as mpl
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -61,18 +62,37 @@ def styles(table: Table) -> dict[str, tuple[str, bool]]:
     return chosen
 
 
+def draw_plots(
+    table: Table, runs: Sequence[Run], cells: dict[str, dict[str, Cell]]
+) -> list[tuple[str, Markup]]:
+    """Draw a table's plots as ``svg`` elements, each with its caption."""
+    key = f'{table.scale}-{table.name}'
+    curves, label = learning_curves(table, runs), column_label(table.leading)[0]
+    epochs = any('epoch' in line for run in runs for line in run.record.get('scalars', []))
+    many = any(len(cell.values) > 1 for row in cells.values() for cell in row.values())
+    over = ': mean over seeds, and from the least to the greatest' if many else ''
+    interval = ', the bar its 95 % interval' if many else ''
+    published = '; diamonds: published' if table.scale == 'full' else ''
+    axis = 'epoch' if epochs else 'iteration'
+    drawn = {
+        f'Every dot is a seed, the stroke their mean{interval}{published}.': dot_plot(
+            table, cells, f'dots-{key}'
+        ),
+        f'Loss in training, smoothed{over}.': curve_plot(
+            table, curves['loss'], f'loss-{key}', 'iteration', 'loss', log=True
+        ),
+        f'{label} in validation{over}.': curve_plot(
+            table, curves['validation'], f'validation-{key}', axis, label
+        ),
+    }
+    return [(caption, Markup(svg)) for caption, svg in drawn.items() if svg]
+
+
 def dot_plot(table: Table, cells: dict[str, dict[str, Cell]], key: str) -> str:
     """Draw the leading metric: a dot for each seed, the mean, and its 95 % interval.
 
-    Confirmed published values of the same scale stand beside it as diamonds.
-
-    Args:
-        table (Table): The table.
-        cells (dict): Of :func:`mmdysample.reproduce.results.summarize`.
-        key (str): What tells this plot from all others of the page.
-
-    Returns:
-        str: An ``svg`` element; empty if nothing was measured.
+    Confirmed published values of the same scale stand beside it as diamonds. Empty if nothing was
+    measured.
     """
     metric = table.leading
     rows = [row for row in table.rows if metric in cells[row]]
@@ -115,10 +135,6 @@ def dot_plot(table: Table, cells: dict[str, dict[str, Cell]], key: str) -> str:
 def learning_curves(table: Table, runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
     """Sum up what the trainings logged.
 
-    Args:
-        table (Table): Whose leading metric is followed in validation.
-        runs (Sequence[Run]): Its runs.
-
     Returns:
         dict: ``loss`` and ``validation``, each with ``row``, ``step``, and over seeds ``mean``,
         ``min`` and ``max``, at steps that all seeds of the row have. A step done again after an
@@ -157,16 +173,7 @@ def curve_plot(
 ) -> str:
     """Draw a curve for each row: the mean over seeds, and from the least to the greatest.
 
-    Args:
-        table (Table): The table.
-        curves (DataFrame): One of :func:`learning_curves`.
-        key (str): What tells this plot from all others of the page.
-        axis (str): What the steps count.
-        label (str): What is drawn.
-        log (bool): Whether the scale is logarithmic and points are not marked. Defaults to False.
-
-    Returns:
-        str: An ``svg`` element; empty if there is no curve.
+    Empty if there is no curve. Curves on a logarithmic scale have no marked points.
     """
     if curves.empty:
         return ''

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -14,19 +12,12 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
-from PIL import Image
 
 from mmdysample.engine.files import write_whole
 from mmdysample.engine.provenance import provenance
 from mmdysample.reproduce.cost import load_cost
-from mmdysample.reproduce.pictures import draw_pictures
-from mmdysample.reproduce.plots import (
-    curve_plot,
-    dot_plot,
-    learning_curves,
-    styles,
-    upsampler_of,
-)
+from mmdysample.reproduce.pictures import depth_gradient, draw_pictures, embedded
+from mmdysample.reproduce.plots import draw_plots, styles, upsampler_of
 from mmdysample.reproduce.results import (
     BETTER,
     WORSE,
@@ -41,14 +32,8 @@ from mmdysample.reproduce.tables import Row, Table, column_label, load_sources
 MEMBERS = ('dysample', 'dysample_s', 'dysample_plus', 'dysample_s_plus')
 """Rows of which the overview tells the gain."""
 
-COSTS = {
-    'latency_ms': 'ms',
-    'latency_ratio': '',
-    'params': '',
-    'upsampler_params': '',
-    'upsampler_macs': '',
-}
-"""Columns of costs, and their units."""
+COSTS = ('latency_ms', 'latency_ratio', 'params', 'upsampler_params', 'upsampler_macs')
+"""Numbers of a model's cost."""
 
 _ORIGINS = dict(
     revision='revisions of the code',
@@ -61,16 +46,10 @@ _ORIGINS = dict(
 
 @dataclass
 class Section:
-    """What is known about one table.
+    """What is known about one table: what became of its trainings, and their numbers.
 
-    Args:
-        table (Table): The table.
-        runs (list[Run]): What became of its trainings.
-        cells (dict): Its numbers over seeds, by row and metric.
-        costs (dict): Cost of the models, by row.
-        warnings (list[str]): What makes the numbers less comparable than they look.
-        pictures (list[dict]): Of :func:`mmdysample.reproduce.pictures.draw_pictures`.
-        pictures_note (str): Why there is none.
+    Cells are by row and metric, costs by row. Warnings say what makes the numbers less comparable
+    than they look, the note why there are no pictures.
     """
 
     table: Table
@@ -115,14 +94,7 @@ class Section:
 
 
 def gather(work_dir: Path, table: Table, pictures: Path, count: int) -> Section:
-    """Gather what is known about a table, and draw its pictures.
-
-    Args:
-        work_dir (Path): Folder of all results; it need not exist.
-        table (Table): The table.
-        pictures (Path): Folder of the pictures.
-        count (int): How many pictures to draw.
-    """
+    """Gather what is known about a table, and draw so many pictures into a folder."""
     runs = find_runs(work_dir, table)
     costs = {row: load_cost(work_dir, table, row) for row in table.rows}
     costs = {row: cost for row, cost in costs.items() if cost}
@@ -184,30 +156,29 @@ def to_frame(sections: Sequence[Section]) -> pd.DataFrame:
 
     Returns:
         DataFrame: ``scale``, ``table``, ``row``, ``seed`` (of measured numbers alone), ``kind``
-        ('measured', 'cost' or 'published', which is of full scale), ``column``, ``value`` (text
-        for published ones, as printed), ``unit``, ``status`` and ``source`` of published ones.
+        ('measured', 'cost' or 'published', which is of full scale), ``column``, ``value`` (of
+        published ones as printed), ``unit``, and of published ones ``status`` and ``source``.
     """
     lines = []
     for section in sections:
         table = section.table
+        head = dict(scale=table.scale, table=table.name)
         for run in section.finished:
+            measured = dict(head, row=run.row, seed=run.seed, kind='measured')
             for column, value in run.record['metrics'].items():
-                unit = column_label(column)[1]
-                line = dict(row=run.row, seed=run.seed, kind='measured', value=value, unit=unit)
-                lines.append(dict(line, scale=table.scale, table=table.name, column=column))
+                lines.append(dict(measured, column=column, value=value))
         for row, cost in section.costs.items():
-            for column, unit in COSTS.items():
-                if column in cost:
-                    line = dict(row=row, kind='cost', value=cost[column], unit=unit)
-                    lines.append(dict(line, scale=table.scale, table=table.name, column=column))
+            known = {column: cost[column] for column in COSTS if column in cost}
+            for column, value in known.items():
+                lines.append(dict(head, row=row, kind='cost', column=column, value=value))
         for row in table.rows.values():
             for column, number in row.published.items():
-                line = dict(scale='full', table=table.name, row=row.name, kind='published')
-                line |= dict(column=column, value=number.value, unit=column_label(column)[1])
+                line = dict(head, scale='full', row=row.name, kind='published', column=column)
                 line['status'] = 'confirmed' if number.confirmed else 'recalled'
-                lines.append(dict(line, source=number.source))
+                lines.append(dict(line, value=number.value, source=number.source))
     columns = ['scale', 'table', 'row', 'seed', 'kind', 'column', 'value', 'unit']
     frame = pd.DataFrame(lines, columns=[*columns, 'status', 'source'], dtype=object)
+    frame['unit'] = frame['column'].map(lambda column: column_label(column)[1])
     return frame.astype({'seed': 'Int64'})
 
 
@@ -247,40 +218,26 @@ def to_markdown(sections: Sequence[Section], made: dict[str, Any]) -> str:
     parts = [
         '# Reproduced tables',
         'Mean over seeds ± half of its 95 % confidence interval. A gain is paired by seed; it is '
-        'beyond noise if its interval excludes zero.',
+        'beyond noise if its interval excludes zero. † recalled from the paper, not read again.',
     ]
     for section in sections:
-        table = section.table
-        parts += [f'## {_safe(table.title)}']
+        rows = section.table.rows.values()
+        parts.append(f'## {_safe(section.table.title)}')
         parts += [f'**Mind:** {_safe(warning)}' for warning in section.warnings]
-        parts.append(_grid([_measured_line(section, row) for row in table.rows.values()]))
-        published = [row for row in table.rows.values() if row.published]
+        parts.append(_grid([_measured_line(section, row) for row in rows]))
+        published = [_published_line(section.table, row) for row in rows if row.published]
         if published:
-            parts.append('As published at full scale; † recalled from the paper, not read again:')
-            columns = {column: _heading(column) for column in table.columns}
-            parts.append(
-                _grid(
-                    {'upsampler': row.name}
-                    | {name: _printed(row, column) for column, name in columns.items()}
-                    for row in published
-                )
-            )
+            parts += ['As published at full scale:', _grid(published)]
         if section.pictures_note:
             parts.append(f'No pictures: {_safe(section.pictures_note)}')
         for picture in section.pictures:
             parts.append(f'![{_safe(" | ".join(picture["titles"]))}](pictures/{picture["file"]})')
-        seeds = ', '.join(map(str, section.seeds)) or 'none'
         parts.append(
             f'{len(section.finished)} of {len(section.runs)} runs finished, '
-            f'{duration(section.training_seconds)} of training; seeds {seeds}.'
+            f'{duration(section.training_seconds)} of training.'
         )
-        parts.append(
-            '\n'.join(
-                f'- {key}: {_safe("; ".join(section.origins(key)))}'
-                for key in ('device', 'versions', 'revision', 'overrides')
-                if section.finished
-            )
-        )
+        told = {key: '; '.join(section.origins(key)) for key in _ORIGINS if section.finished}
+        parts.append('\n'.join(f'- {key}: {_safe(words)}' for key, words in told.items()))
     parts.append(f'Written {made["time"]} by `{made["command"]}`, revision {made["revision"]}.')
     return '\n\n'.join(part for part in parts if part) + '\n'
 
@@ -308,6 +265,10 @@ def _measured_line(section: Section, row: Row) -> dict[str, str]:
     errors = [f'seed {run.seed}: {run.error.splitlines()[0]}' for run in runs if run.error]
     line['state'] = '; '.join(filter(None, [section.state(row), *errors]))
     return line
+
+
+def _published_line(table: Table, row: Row) -> dict[str, str]:
+    return {'upsampler': row.name} | {_heading(c): _printed(row, c) for c in table.columns}
 
 
 def _with_band(
@@ -342,13 +303,7 @@ def _safe(text: str) -> str:
 
 
 def to_html(sections: Sequence[Section], made: dict[str, Any], pictures: Path) -> str:
-    """Write the page. It needs no other file and no network.
-
-    Args:
-        sections (Sequence[Section]): The tables.
-        made (dict): Where and when.
-        pictures (Path): Folder of the pictures that the sections name.
-    """
+    """Write the page. It needs no other file and no network."""
     folder = Path(__file__).parent
     environment = Environment(
         loader=FileSystemLoader(folder), autoescape=True, lstrip_blocks=True, trim_blocks=True
@@ -364,10 +319,10 @@ def to_html(sections: Sequence[Section], made: dict[str, Any], pictures: Path) -
         members=MEMBERS,
         member_row=_member_row,
         styles=styles,
-        plots=_plots,
+        plots=lambda section: draw_plots(section.table, section.runs, section.cells),
         sources_of=lambda row: dict.fromkeys((n.source, n.note) for n in row.published.values()),
-        embedded=lambda picture: _embedded(pictures / picture['file']),
-        depth_gradient=_depth_gradient,
+        embedded=lambda picture: embedded(pictures / picture['file']),
+        depth_gradient=depth_gradient,
         BETTER=BETTER,
         WORSE=WORSE,
     )
@@ -382,58 +337,13 @@ def _member_row(section: Section, member: str) -> str | None:
     return None
 
 
-def _plots(section: Section) -> list[tuple[str, Markup]]:
-    """Draw a table's plots, each with its caption."""
-    table, key = section.table, f'{section.table.scale}-{section.table.name}'
-    curves = learning_curves(table, section.runs)
-    label = column_label(table.leading)[0]
-    logged = [line for run in section.finished for line in run.record.get('scalars', [])]
-    axis = 'epoch' if any('epoch' in line for line in logged) else 'iteration'
-    many = len(section.seeds) > 1
-    over = ': mean over seeds, and from the least to the greatest' if many else ''
-    interval = ', the bar its 95 % interval' if many else ''
-    published = '; diamonds: published' if table.scale == 'full' else ''
-    loss = curve_plot(table, curves['loss'], f'loss-{key}', 'iteration', 'loss', log=True)
-    validation = curve_plot(table, curves['validation'], f'validation-{key}', axis, label)
-    drawn = [
-        (
-            f'Every dot is a seed, the stroke their mean{interval}{published}.',
-            dot_plot(table, section.cells, f'dots-{key}'),
-        ),
-        (f'Loss in training, smoothed{over}.', loss),
-        (f'{label} in validation{over}.', validation),
-    ]
-    return [(caption, Markup(svg)) for caption, svg in drawn if svg]
-
-
-def _embedded(path: Path) -> str:
-    """Put a picture into an address; as WebP, which keeps a page of many pictures small."""
-    content = io.BytesIO()
-    with Image.open(path) as picture:
-        picture.save(content, 'WEBP', quality=88)
-    return f'data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}'
-
-
-def _depth_gradient() -> str:
-    """Write the colours of depth as CSS."""
-    import numpy as np
-
-    from mmdysample.depth.visualizer import colour_depth
-
-    colours = colour_depth(np.linspace(1, 2, 12)[None], (1, 2))[0]
-    stops = ', '.join(f'rgb({r} {g} {b})' for r, g, b in colours.tolist())
-    return f'linear-gradient(to right, {stops})'
-
-
 def write_report(work_dir: Path, tables: Sequence[Table], out: Path, *, pictures: int = 3) -> Path:
     """Write ``report.html``, ``report.md``, ``report.csv`` and ``report.json``.
 
-    Runs that are not finished, failed, or have a damaged result are shown as that.
-
     Args:
-        work_dir (Path): Folder of all results.
+        work_dir (Path): Folder of all results; it need not exist.
         tables (Sequence[Table]): What to report, in this order.
-        out (Path): Folder to write to; it is made if need be. Pictures go to ``out/pictures``.
+        out (Path): Folder to write to. Pictures go to ``out/pictures``.
         pictures (int): Validation images to show for each table. Defaults to 3.
 
     Returns:

@@ -25,14 +25,12 @@ BETTER, WORSE = 'better', 'worse'
 class Run:
     """A training and its test, whatever became of them.
 
-    Args:
-        row (str): Name of the row.
-        seed (int): Random seed of the training.
-        state (str): 'finished', 'failed', 'damaged' (its result cannot be used) or 'unfinished'.
-        folder (Path): Where its files are.
-        record (dict): Of a finished run, the whole ``result.json``, see
-            :meth:`mmdysample.reproduce.job.Job.run`. Defaults to empty.
-        error (str): What went wrong. Defaults to ''.
+    The state is 'finished', 'failed', 'damaged' (its result cannot be used) or 'unfinished'. The
+    record is the whole ``result.json`` of a finished run: ``metrics`` (by column, in the column's
+    unit), ``test`` (all that the test reported), ``scalars`` (what the training logged, in order),
+    ``training_seconds``, ``config_dump`` and ``checkpoint`` (both below the folder), ``settings``,
+    ``batch`` (images of an update), ``overrides``, ``commands``, ``starts`` (time, revision and
+    device of every start of the training), ``finished`` (UTC), device and versions.
     """
 
     row: str
@@ -47,17 +45,9 @@ class Run:
 class Cell:
     """A metric of a row over seeds.
 
-    Args:
-        mean (float): Its mean.
-        band (float, optional): Half the width of the mean's 95 % confidence interval; None with
-            one seed, which says nothing about noise.
-        values (list[float]): One for each seed.
-        gain (float, optional): Mean of the differences to the baseline, seed by seed. Defaults to
-            None: it is the baseline, or has no seed in common with it.
-        gain_band (float, optional): As ``band``, of the gain. Defaults to None.
-        verdict (str): What the gain says. Defaults to ''.
-        difference (float, optional): Mean less the published number, where that is confirmed and
-            of the same scale. Defaults to None.
+    A band is half the width of a mean's 95 % confidence interval; None with one seed, which says
+    nothing about noise. The gain is the mean of the differences to the baseline, seed by seed; None
+    where there is none. The difference is that to a confirmed published number of the same scale.
     """
 
     mean: float
@@ -177,14 +167,7 @@ def metrics_of(table: Table, test: Mapping[str, float]) -> dict[str, float]:
 
 
 def measured(runs: Sequence[Run]) -> pd.DataFrame:
-    """List every measured number.
-
-    Args:
-        runs (Sequence[Run]): Of one table; those that are not finished have none.
-
-    Returns:
-        DataFrame: ``row``, ``seed``, ``metric`` and ``value``.
-    """
+    """List every number that runs of one table measured: row, seed, metric and value."""
     lines = [
         (run.row, run.seed, metric, float(value))
         for run in runs
@@ -194,11 +177,9 @@ def measured(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def mean_and_band(values: Sequence[float]) -> tuple[float, float | None]:
-    """Sum up one number for each seed.
+    """Give the mean, and half the width of its 95 % confidence interval from Student's t.
 
-    Returns:
-        tuple: The mean, and half the width of its 95 % confidence interval, from Student's t;
-        None with one seed, which says nothing about noise.
+    With one seed the latter is None.
 
     Raises:
         ValueError: If there is no value.
@@ -214,19 +195,10 @@ def mean_and_band(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def gains(values: pd.DataFrame, row: str, baseline: str, metric: str) -> pd.Series:
-    """Subtract the baseline from a row, seed by seed.
+    """Subtract the baseline's values from a row's, seed by seed; empty if no seed has both.
 
     Both trainings of a pair have the seed in common, so that the order of the images and whatever
     else it decides is no part of the difference.
-
-    Args:
-        values (DataFrame): From :func:`measured`.
-        row (str): Name of the row.
-        baseline (str): Name of the row to compare with.
-        metric (str): Which column.
-
-    Returns:
-        Series: By seed; empty if no seed has both.
     """
     of_metric = values[values.metric == metric].pivot(index='seed', columns='row', values='value')
     if not {row, baseline} <= set(of_metric):

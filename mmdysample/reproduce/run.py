@@ -8,12 +8,7 @@ import queue
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    wait,
-)
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +17,7 @@ from mmdysample.engine.errors import UsageError
 from mmdysample.reproduce.children import Children, die_with_parent
 from mmdysample.reproduce.cost import config_digest, load_cost, measure_cost
 from mmdysample.reproduce.job import (
+    CPUS_PER_GPU,
     GPUS_PER_NODE,
     Job,
     Node,
@@ -29,18 +25,9 @@ from mmdysample.reproduce.job import (
     visible_gpus,
 )
 
-CPUS_PER_GPU = 8
-
 
 def devices_for(count: int, gpus_each: int) -> list[str]:
-    """Share out this machine's GPUs.
-
-    Args:
-        count (int): Jobs at a time.
-        gpus_each (int): GPUs of each job; 0 for none.
-
-    Returns:
-        list[str]: ``CUDA_VISIBLE_DEVICES`` of each of the jobs that run at a time.
+    """Share out this machine's GPUs: ``CUDA_VISIBLE_DEVICES`` of each of the jobs at a time.
 
     Raises:
         UsageError: If there are not so many GPUs.
@@ -65,7 +52,7 @@ def run_all(
 
     Args:
         jobs (Sequence[Job]): What to run.
-        devices (Sequence[str]): ``CUDA_VISIBLE_DEVICES`` of each of the jobs that run at a time.
+        devices (Sequence[str]): Of :func:`devices_for`.
         say (Callable): Takes a line of progress.
 
     Returns:
@@ -136,11 +123,6 @@ def measure_costs(jobs: Sequence[Job], devices: str, say: Callable[[str], None])
 
     They are measured in one process beside this one, so that no memory of a GPU stays taken. A
     model that cannot be measured is told and keeps no other from being measured.
-
-    Args:
-        jobs (Sequence[Job]): Their rows are measured.
-        devices (str): ``CUDA_VISIBLE_DEVICES`` of that process.
-        say (Callable): Takes a line of progress.
     """
     rows = {(job.table.name, job.row.name): job for job in jobs}
     context, prepare = multiprocessing.get_context('spawn'), (_prepare_measurement, (devices,))
@@ -174,8 +156,7 @@ def submit(jobs: Sequence[Job], folder: Path, options: dict[str, str]) -> list[s
     Args:
         jobs (Sequence[Job]): What to run; all have as many GPUs.
         folder (Path): Where submitit writes its scripts and logs.
-        options (dict[str, str]): Further parameters of submitit's Slurm executor, such as
-            ``partition``, ``account`` or ``time`` (minutes).
+        options (dict[str, str]): Parameters of submitit's Slurm executor, such as ``partition``.
 
     Returns:
         list[str]: Slurm's numbers of the tasks.
@@ -208,11 +189,7 @@ def submit(jobs: Sequence[Job], folder: Path, options: dict[str, str]) -> list[s
 
 
 class Task:
-    """A job as a task of a Slurm array; submitit calls it on each machine that shares the job.
-
-    Args:
-        job (Job): The job.
-    """
+    """A job as a task of a Slurm array; submitit calls it on each machine that shares the job."""
 
     def __init__(self, job: Job) -> None:
         self.job = job

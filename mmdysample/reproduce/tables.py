@@ -18,14 +18,10 @@ made smaller."""
 
 @dataclass(frozen=True)
 class Published:
-    """One published number.
+    """One published number, as printed, so that the printed digits are known.
 
-    Args:
-        value (str): As printed in the table, so that the printed digits are known.
-        confirmed (bool): Whether it was read in ``source``. Others are recalled: show them with a
-            mark, compare nothing with them.
-        source (str): Key of the publication.
-        note (str): What to know about it. Defaults to ``''``.
+    A confirmed one was read in its source. Others are recalled: show them with a mark, compare
+    nothing with them.
     """
 
     value: str
@@ -55,11 +51,8 @@ class Metric:
 class Row:
     """One row of a table: an upsampler, or an upsampler on another backbone.
 
-    Args:
-        name (str): Name in the table.
-        config (str, optional): Config file, from the root of the project; None if this package
-            has no implementation, so that the row is only shown.
-        published (dict[str, Published]): Published numbers by column; unknown ones are left out.
+    The config is a file below the root of the project; None if this package has no
+    implementation, so that the row is only shown. Published numbers are by column.
     """
 
     name: str
@@ -109,11 +102,7 @@ class Table:
         return next(iter(self.metrics))
 
     def compared_with(self, row: Row) -> Row | None:
-        """Say which row a row is compared with: the first, or the first on its own backbone.
-
-        Returns:
-            Row: That row; None for a row that others are compared with.
-        """
+        """Give the first row on a row's own backbone; None for that row itself."""
 
         def backbone(candidate: Row) -> str:
             published = candidate.published.get('backbone', self.baseline.published.get('backbone'))
@@ -123,10 +112,7 @@ class Table:
         return None if first is row else first
 
     def runnable(self, names: Sequence[str] | None = None) -> list[Row]:
-        """Choose rows that have a config.
-
-        Args:
-            names (Sequence[str], optional): Names of rows. Defaults to None, all that can run.
+        """Choose rows that have a config, by name; all of them where no name is given.
 
         Raises:
             UsageError: If a name is no row, or a row without a config.
@@ -141,10 +127,7 @@ class Table:
 
 
 def load_published(path: str | Path = PUBLISHED) -> dict[str, dict[str, dict[str, Published]]]:
-    """Read the published numbers.
-
-    Args:
-        path (str or Path): A YAML file of the form of ``tables.yaml``. Defaults to that file.
+    """Read the published numbers of a file of the form of ``tables.yaml``.
 
     Returns:
         dict: Numbers by table, row and column; unknown values are left out.
@@ -172,14 +155,7 @@ def column_label(column: str) -> tuple[str, str]:
 
 
 def load_tables(scale: str = 'full') -> dict[str, Table]:
-    """Read all tables of a scale.
-
-    Args:
-        scale (str): One of :data:`SCALES`. Tables that lack a scale are left out. Defaults to
-            'full'.
-
-    Returns:
-        dict[str, Table]: By short name, in the order of the file.
+    """Read all tables that a scale has, by short name, in the order of the file.
 
     Raises:
         ValueError: If ``scale`` is unknown.

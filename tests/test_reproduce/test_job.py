@@ -259,7 +259,7 @@ def test_commands_for_one_and_for_several_processes(make_job):
     assert command[2].endswith(job.row.config) and '--launcher' not in command
 
     many = replace(job, gpus=4, torchrun=True).train_command()
-    assert many[1:5] == ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=4']
+    assert many[1:5] == ['-m', 'torch.distributed.run', '--nproc_per_node=4', '--standalone']
     assert many[-2:] == ['--launcher', 'pytorch']
 
     node = Node(rank=3, count=8, address='n0', port=23456)
