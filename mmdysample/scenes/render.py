@@ -130,7 +130,8 @@ class Scan:
     (x, y) these are depth * ``weights`` @ (x, y, 1).
 
     Args:
-        triangles: What ``Camera.project`` gives, (F, 3, 3).
+        triangles: What ``Camera.project`` gives, (F, 3, 3). Those that don't lie wholly in front
+            of the camera are left out: of a scene only shadows go so far aside.
         shape: Number of rows and columns of samples.
     """
 
@@ -138,12 +139,12 @@ class Scan:
         # Neighbours compute their common edge from the same numbers, so no sample is lost there.
         edges = cross(np.roll(triangles, -1, axis=1), np.roll(triangles, -2, axis=1))
         volume = (triangles[:, 0] * edges[:, 0]).sum(axis=-1)
-        y = triangles[..., 1] / triangles[..., 2]
+        self.faces = np.nonzero((volume > 0) & (triangles[..., 2] > 0.05).all(axis=1))[0]
+        self.weights = edges[self.faces] / volume[self.faces, None, None]
+        y = triangles[self.faces, :, 1] / triangles[self.faces, :, 2]
         first = np.maximum(np.ceil(y.min(axis=1)), 0).astype(int)
         last = np.minimum(np.floor(y.max(axis=1)), shape[0] - 1).astype(int)
-        self.faces = np.nonzero((volume > 0) & (last >= first))[0]
-        self.weights = edges[self.faces] / volume[self.faces, None, None]
-        first, count = first[self.faces], (last - first + 1)[self.faces]
+        count = np.maximum(last - first + 1, 0)
         face = np.repeat(np.arange(len(count)), count)
         row = np.arange(len(face)) - np.repeat(np.cumsum(count) - count - first, count)
         left, right = np.zeros(len(face)), np.full(len(face), shape[1] - 1.0)

@@ -112,9 +112,10 @@ def _wall(rng, distance: float, eye: float) -> Thing:
     if brick:  # light mortar
         first, second = second, first
     material = Material(first, second, pattern, rng.uniform(*WALLS[pattern]))
-    # Always above the eye: it hides the ground's far end.
-    height = eye + rng.uniform(0.1, 0.9) if rng.random() < 0.7 else 8.0
-    corners = [(-20, 0, 0), (-20, height, 0), (20, height, 0), (20, 0, 0)]
+    # Always above the eye, so that it hides the ground's far end. It ends beside the picture, for
+    # a wider one would reach behind the camera.
+    height = eye + rng.uniform(0.1, 0.9) if rng.random() < 0.7 else 6.0
+    corners = [(-10, 0, 0), (-10, height, 0), (10, height, 0), (10, 0, 0)]
     return _plane(rng, 'wall', material, corners, rng.uniform(-0.25, 0.25), (0, 0, distance))
 
 

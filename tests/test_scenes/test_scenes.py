@@ -53,6 +53,19 @@ def test_bad_keys_are_refused(key, words):
         compose(*key)
 
 
+@pytest.mark.parametrize('size', [(192, 256), (32, 200), (200, 32)])
+def test_everything_lies_before_the_camera_and_the_stuff_fills_the_picture(size):
+    for index in (4, 76, 84, *range(12)):
+        scene = compose(5, 'val', index, size)
+        assert scene.camera.project(scene.triangles)[..., 2].min() > 0.1
+        stuff = render(replace(scene, things=())).semantic
+        names = [CLASSES.index(name) for name in ('sky', 'wall', 'ground')]
+        # Downwards sky, wall and ground; a picture of usual shape shows wall from side to side.
+        order = np.argmax(stuff[..., None] == names, axis=-1)
+        assert (np.diff(order, axis=0) >= 0).all() and (order[-1] == 2).all()
+        assert (order == 1).any(axis=0).all() or size[0] < 100
+
+
 def solitary_masks(scene):
     """For each object, the pixels that it would cover were it alone."""
     for thing in scene.things:
