@@ -1,4 +1,7 @@
-"""Renders the synthetic scenes data, and a picture of it."""
+"""Render the synthetic scenes data, and a picture of it.
+
+The picture in the documentation: python tools/render_scenes.py --preview docs/images/scenes.jpg
+"""
 
 import argparse
 
@@ -8,7 +11,7 @@ from mmdysample.scenes.preview import contact_sheet
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', help='folder to render the data into')
     parser.add_argument('--num-train', type=int, default=200, help='pictures to train on')
     parser.add_argument('--num-val', type=int, default=50, help='pictures to validate on')

@@ -51,7 +51,7 @@ class Segment:
 
 
 def segments(frame: Frame) -> list[Segment]:
-    """Parts a frame into segments: objects first, then crowds, then stuff; each pixel in one."""
+    """Part a frame into segments: objects first, then crowds, then stuff; each pixel in one."""
     found, tiny = [], np.zeros(frame.instance.shape, dtype=bool)
     instances, counts = np.unique(frame.instance[frame.instance > 0], return_counts=True)
     for instance, count in zip(instances, counts, strict=True):

@@ -1,4 +1,4 @@
-"""Writes the scenes data to disk: once, whole or not at all."""
+"""Write the scenes data to disk: once, whole or not at all."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def render_scenes(
     seed: int = 0,
     workers: int | None = None,
 ) -> Path:
-    """Renders the scenes data into ``root``, unless it's there already.
+    """Render the scenes data into ``root``, unless it's there already.
 
     .. code-block:: none
 
@@ -196,7 +196,7 @@ def _mapped(function, jobs: list, workers: int) -> Iterator:
 
 
 def _end_with_parent() -> None:
-    """Ends this worker when its parent is killed: it would wait, and hold the lock, for ever."""
+    """End this worker when its parent is killed: it would wait, and hold the lock, for ever."""
 
     def watch():
         wait([multiprocessing.parent_process().sentinel])
@@ -214,7 +214,7 @@ def _progress(results: Iterator, total: int) -> Iterator:
 
 
 def _write_scene(root: Path, seed: int, size: tuple[int, int], job: tuple[str, int]):
-    """Writes one scene's pictures; returns its COCO and panoptic annotations."""
+    """Write one scene's pictures; return its COCO and panoptic annotations."""
     split, index = job
     frame = render_frame(seed, split, index, size)
     parts = segments(frame)
