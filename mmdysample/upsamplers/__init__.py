@@ -1,4 +1,7 @@
-"""Upsamplers behind one interface; importing this package registers them all."""
+"""Upsamplers behind one interface; importing this package imports and registers them all."""
+
+from importlib import import_module
+from pkgutil import iter_modules
 
 from mmdysample.upsamplers.a2u import A2U
 from mmdysample.upsamplers.base import (
@@ -15,6 +18,9 @@ from mmdysample.upsamplers.indexnet import IndexNet
 from mmdysample.upsamplers.interpolate import Interpolate
 from mmdysample.upsamplers.pixel_shuffle import PixelShuffle
 from mmdysample.upsamplers.sapa import SAPA
+
+for _module in iter_modules(__path__):  # a new file needs no line here
+    import_module(f'{__name__}.{_module.name}')
 
 __all__ = [
     'A2U',
