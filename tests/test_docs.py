@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import json
 import logging
+import pkgutil
 import re
 import subprocess
 import sys
@@ -165,6 +166,16 @@ def test_necks_and_heads_are_registered():
         for task in tasks.split(', '):
             for name in re.findall(r'`(\w+)`', types):
                 assert registries[task].MODELS.get(name) is not None, (task, name)
+
+
+@pytest.mark.parametrize('page', sorted((DOCS / 'api').glob('*.md')), ids=lambda page: page.stem)
+def test_api_pages_name_what_exists(page):
+    for package in ('mmdet', 'mmseg'):
+        pytest.importorskip(package)
+    names = re.findall(r'^::: (\S+)$', page.read_text(), re.MULTILINE)
+    assert names
+    for name in names:
+        pkgutil.resolve_name(name)
 
 
 # Tables -------------------------------------------------------------------------------------------
