@@ -41,13 +41,7 @@ CLASSES = {
         'MODELS': {
             'mmdysample.seg': ['UpsampleFPN', 'UpsampleSegformerHead', 'UpsampleUPerHead'],
             'mmdysample.seg.maskformer_head': ['UpsampleMaskFormerHead'],  # needs mmdet too
-            'mmdysample.depth': [
-                'DenseDepthHead',
-                'DepthFormerSwin',
-                'DepthTTAModel',
-                'HAHINeck',
-                'SigLoss',
-            ],
+            'mmdysample.depth': ['DenseDepthHead', 'DepthFormerSwin', 'HAHINeck', 'SigLoss'],
         },
         'DATASETS': {
             'mmdysample.scenes.seg': ['ScenesDepthDataset', 'ScenesSegDataset'],

@@ -1,6 +1,5 @@
-"""mmseg's runtime with what draws depth and what averages it over mirrored pictures."""
+"""mmseg's runtime with what draws depth."""
 
 _base_ = 'mmseg::_base_/default_runtime.py'
 
 visualizer = dict(type='DepthLocalVisualizer')
-tta_model = dict(type='DepthTTAModel')

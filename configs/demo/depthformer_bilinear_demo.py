@@ -4,14 +4,13 @@ _base_ = [
     '../_base_/models/depthformer_tiny.py',
     '../_base_/datasets/scenes_depth.py',
     '../_base_/schedules/demo.py',
-    '../_base_/upsamplers/bilinear.py',
     '../_base_/depth_runtime.py',
 ]
 
 model = dict(
     data_preprocessor=dict(size=(192, 256)),
     decode_head=dict(
-        upsample_cfg={{_base_.upsample_cfg}},
+        upsample_cfg=dict(type='bilinear'),
         loss_decode=dict(warm_up_iters=15),
     ),
 )

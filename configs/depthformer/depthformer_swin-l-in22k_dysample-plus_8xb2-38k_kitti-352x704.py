@@ -1,11 +1,3 @@
-_base_ = [
-    '../_base_/models/depthformer_swin-l.py',
-    '../_base_/datasets/kitti_depth.py',
-    '../_base_/schedules/depth_38k.py',
-    '../_base_/upsamplers/dysample_plus.py',
-]
-model = dict(
-    data_preprocessor=dict(size=(352, 704)),
-    decode_head=dict(max_depth=80, upsample_cfg={{_base_.upsample_cfg}}),
-)
-optim_wrapper = dict(optimizer=dict(lr=1e-4))
+_base_ = './depthformer_swin-l-in22k_bilinear_8xb2-38k_kitti-352x704.py'
+
+model = dict(decode_head=dict(upsample_cfg=dict(type='dysample_plus')))

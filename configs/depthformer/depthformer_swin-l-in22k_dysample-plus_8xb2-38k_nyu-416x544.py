@@ -1,9 +1,3 @@
-_base_ = [
-    '../_base_/models/depthformer_swin-l.py',
-    '../_base_/datasets/nyu_depth.py',
-    '../_base_/schedules/depth_38k.py',
-    '../_base_/upsamplers/dysample_plus.py',
-]
-model = dict(decode_head=dict(upsample_cfg={{_base_.upsample_cfg}}))
-train_dataloader = dict(batch_size=2, num_workers=2)
-optim_wrapper = dict(optimizer=dict(lr=1e-4))
+_base_ = './depthformer_swin-l-in22k_bilinear_8xb2-38k_nyu-416x544.py'
+
+model = dict(decode_head=dict(upsample_cfg=dict(type='dysample_plus')))

@@ -2,6 +2,5 @@ _base_ = [
     '../_base_/models/depthformer_swin-t.py',
     '../_base_/datasets/nyu_depth.py',
     '../_base_/schedules/depth_38k.py',
-    '../_base_/upsamplers/bilinear.py',
 ]
-model = dict(decode_head=dict(upsample_cfg={{_base_.upsample_cfg}}))
+model = dict(decode_head=dict(upsample_cfg=dict(type='bilinear')))

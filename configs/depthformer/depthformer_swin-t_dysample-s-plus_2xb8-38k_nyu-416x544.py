@@ -1,7 +1,3 @@
-_base_ = [
-    '../_base_/models/depthformer_swin-t.py',
-    '../_base_/datasets/nyu_depth.py',
-    '../_base_/schedules/depth_38k.py',
-    '../_base_/upsamplers/dysample_s_plus.py',
-]
-model = dict(decode_head=dict(upsample_cfg={{_base_.upsample_cfg}}))
+_base_ = './depthformer_swin-t_bilinear_2xb8-38k_nyu-416x544.py'
+
+model = dict(decode_head=dict(upsample_cfg=dict(type='dysample_s_plus')))

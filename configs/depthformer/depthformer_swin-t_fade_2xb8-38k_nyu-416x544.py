@@ -1,7 +1,4 @@
-_base_ = [
-    '../_base_/models/depthformer_swin-t.py',
-    '../_base_/datasets/nyu_depth.py',
-    '../_base_/schedules/depth_38k.py',
-]
-# The gate blends in the skip, whose channels differ here; the decoder concatenates it anyway.
+_base_ = './depthformer_swin-t_bilinear_2xb8-38k_nyu-416x544.py'
+
+# The gate would blend in the skip, whose channels differ; it is concatenated anyway.
 model = dict(decode_head=dict(upsample_cfg=dict(type='fade', gating=False)))

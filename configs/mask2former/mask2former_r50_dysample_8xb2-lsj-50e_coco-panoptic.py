@@ -1,12 +1,9 @@
-_base_ = [
-    'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py',
-    '../_base_/upsamplers/dysample.py',
-]
+_base_ = 'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py'
 custom_imports = dict(imports=['mmdysample'])
 model = dict(
     panoptic_head=dict(
         pixel_decoder=dict(
-            type='UpsampleMSDeformAttnPixelDecoder', upsample_cfg={{_base_.upsample_cfg}}
+            type='UpsampleMSDeformAttnPixelDecoder', upsample_cfg=dict(type='dysample')
         )
     )
 )

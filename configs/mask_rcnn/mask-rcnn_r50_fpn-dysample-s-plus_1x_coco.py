@@ -1,6 +1,3 @@
-_base_ = [
-    'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
-    '../_base_/upsamplers/dysample_s_plus.py',
-]
-custom_imports = dict(imports=['mmdysample'])
-model = dict(neck=dict(type='UpsampleFPN', upsample_cfg={{_base_.upsample_cfg}}))
+_base_ = './mask-rcnn_r50_fpn-nearest_1x_coco.py'
+
+model = dict(neck=dict(upsample_cfg=dict(type='dysample_s_plus')))

@@ -1,4 +1,4 @@
-_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py']
-custom_imports = dict(imports=['mmdysample'])
-# As in the published detection code, without the gate: a pyramid adds the guide anyway.
-model = dict(neck=dict(type='UpsampleFPN', upsample_cfg=dict(type='fade', gating=False)))
+_base_ = './mask-rcnn_r50_fpn-nearest_1x_coco.py'
+
+# The published detection code leaves the gate out: a pyramid adds the guide anyway.
+model = dict(neck=dict(upsample_cfg=dict(type='fade', gating=False)))

@@ -1,6 +1,5 @@
 _base_ = [
     'mmseg::maskformer/maskformer_swin-s_upernet_8xb2-160k_ade20k-512x512.py',
-    '../_base_/upsamplers/nearest.py',
     '../_base_/evaluators/boundary_iou.py',
 ]
 custom_imports = dict(imports=['mmdysample'])
@@ -23,11 +22,11 @@ model = dict(
     decode_head=dict(
         type='UpsampleMaskFormerHead',
         in_channels=[128, 256, 512, 1024],
-        upsample_cfg={{_base_.upsample_cfg}},
+        upsample_cfg=dict(type='nearest'),
     ),
 )
 
-# modified: crops of 640 x 640
+# modified: crops of 640 x 640, and no limit to what one class may fill of them
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
@@ -37,7 +36,7 @@ train_pipeline = [
         resize_type='ResizeShortestEdge',
         max_size=2560,
     ),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=1.0),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),
@@ -52,10 +51,13 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
+# modified: no weight decay on any norm; mmseg's config exempts those of the backbone only
+optim_wrapper = dict(paramwise_cfg=dict(norm_decay_mult=0.0))
+
 # modified: the power of the published schedule
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
     dict(type='PolyLR', eta_min=0.0, power=0.9, begin=1500, end=160000, by_epoch=False),
 ]
-val_evaluator = {{_base_.evaluator}}
-test_evaluator = {{_base_.evaluator}}
+val_evaluator = _base_.evaluator
+test_evaluator = _base_.evaluator

@@ -1,6 +1,4 @@
-_base_ = [
-    'mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',
-    '../_base_/upsamplers/fade_lite.py',
-]
-custom_imports = dict(imports=['mmdysample'])
-model = dict(neck=dict(type='UpsampleFPN', upsample_cfg={{_base_.upsample_cfg}}))
+_base_ = './panoptic-fpn_r50_fpn-nearest_1x_coco.py'
+
+# The published detection code leaves the gate out: a pyramid adds the guide anyway.
+model = dict(neck=dict(upsample_cfg=dict(type='fade_lite', gating=False)))

@@ -1,6 +1,3 @@
-_base_ = [
-    'mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',
-    '../_base_/upsamplers/sapa_i.py',
-]
-custom_imports = dict(imports=['mmdysample'])
-model = dict(neck=dict(type='UpsampleFPN', upsample_cfg={{_base_.upsample_cfg}}))
+_base_ = './panoptic-fpn_r50_fpn-nearest_1x_coco.py'
+
+model = dict(neck=dict(upsample_cfg=dict(type='sapa_i')))

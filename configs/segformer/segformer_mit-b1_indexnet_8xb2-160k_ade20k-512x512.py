@@ -1,9 +1,10 @@
-_base_ = [
-    'mmseg::segformer/segformer_mit-b1_8xb2-160k_ade20k-512x512.py',
-    '../_base_/upsamplers/indexnet.py',
-    '../_base_/evaluators/boundary_iou.py',
-]
-custom_imports = dict(imports=['mmdysample'])
-model = dict(decode_head=dict(type='UpsampleSegformerHead', upsample_cfg={{_base_.upsample_cfg}}))
-val_evaluator = {{_base_.evaluator}}
-test_evaluator = {{_base_.evaluator}}
+_base_ = './segformer_mit-b1_bilinear_8xb2-160k_ade20k-512x512.py'
+
+# The log of the published 41.50 shows this block; the printed parameters are another's.
+model = dict(
+    decode_head=dict(
+        upsample_cfg=dict(
+            type='indexnet', block='depthwise', use_nonlinear=False, use_context=False
+        )
+    )
+)

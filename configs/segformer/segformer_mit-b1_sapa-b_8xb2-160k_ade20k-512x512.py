@@ -1,9 +1,3 @@
-_base_ = [
-    'mmseg::segformer/segformer_mit-b1_8xb2-160k_ade20k-512x512.py',
-    '../_base_/upsamplers/sapa_b.py',
-    '../_base_/evaluators/boundary_iou.py',
-]
-custom_imports = dict(imports=['mmdysample'])
-model = dict(decode_head=dict(type='UpsampleSegformerHead', upsample_cfg={{_base_.upsample_cfg}}))
-val_evaluator = {{_base_.evaluator}}
-test_evaluator = {{_base_.evaluator}}
+_base_ = './segformer_mit-b1_bilinear_8xb2-160k_ade20k-512x512.py'
+
+model = dict(decode_head=dict(upsample_cfg=dict(type='sapa_b')))

@@ -1,9 +1,3 @@
-_base_ = [
-    'mmseg::sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py',
-    '../_base_/upsamplers/carafe.py',
-    '../_base_/evaluators/boundary_iou.py',
-]
-custom_imports = dict(imports=['mmdysample'])
-model = dict(neck=dict(type='UpsampleFPN', upsample_cfg={{_base_.upsample_cfg}}))
-val_evaluator = {{_base_.evaluator}}
-test_evaluator = {{_base_.evaluator}}
+_base_ = './fpn_r50_nearest_4xb4-160k_ade20k-512x512.py'
+
+model = dict(neck=dict(upsample_cfg=dict(type='carafe')))

@@ -1,9 +1,3 @@
-_base_ = [
-    'mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py',
-    '../_base_/upsamplers/sapa_b.py',
-    '../_base_/evaluators/boundary_iou.py',
-]
-custom_imports = dict(imports=['mmdysample'])
-model = dict(decode_head=dict(type='UpsampleUPerHead', upsample_cfg={{_base_.upsample_cfg}}))
-val_evaluator = {{_base_.evaluator}}
-test_evaluator = {{_base_.evaluator}}
+_base_ = './upernet_r50_bilinear_4xb4-80k_ade20k-512x512.py'
+
+model = dict(decode_head=dict(upsample_cfg=dict(type='sapa_b')))

@@ -7,7 +7,6 @@ from mmdysample.depth.loss import SigLoss
 from mmdysample.depth.metric import BenchmarkDepthMetric
 from mmdysample.depth.neck import HAHINeck
 from mmdysample.depth.transforms import DepthColorAug, KBCrop, NYUCrop
-from mmdysample.depth.tta import DepthTTAModel
 from mmdysample.depth.visualizer import DepthLocalVisualizer
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     'DepthColorAug',
     'DepthFormerSwin',
     'DepthLocalVisualizer',
-    'DepthTTAModel',
     'HAHINeck',
     'KBCrop',
     'KITTIDepthDataset',

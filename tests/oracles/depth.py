@@ -26,16 +26,19 @@ def errors(truth, prediction) -> dict[str, float]:
     return result
 
 
-def sig_loss(prediction, target, max_depth=math.inf, shift=0.0, variance=1.0) -> float:
-    """``sqrt(variance * var + 0.15 mean²)`` of the logarithmic gap over valid pixels."""
+def sig_loss(prediction, target, max_depth=math.inf, shift=1e-3, variance=1.0) -> float:
+    """``sqrt(variance * var + 0.15 mean²)`` of the logarithmic gap over valid pixels.
+
+    ``var`` is the sample variance, and ``shift`` is added to both depths, in metres.
+    """
     gaps = [
         math.log(p + shift) - math.log(t + shift)
         for p, t in zip(np.ravel(prediction), np.ravel(target), strict=True)
         if math.isfinite(t) and 0 < t <= max_depth
     ]
     mean = sum(gaps) / len(gaps)
-    spread = sum((gap - mean) ** 2 for gap in gaps) / len(gaps)
-    return math.sqrt(variance * spread + 0.15 * mean**2)
+    squares = sum((gap - mean) ** 2 for gap in gaps) / (len(gaps) - 1)
+    return math.sqrt(variance * squares + 0.15 * mean**2)
 
 
 def conv(x, weight, bias=None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Transforms, datasets, the check of their folders, test-time flips and pictures."""
+"""Transforms, datasets, the check of their folders, and pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ import mmdysample
 from mmdysample.depth import (
     DepthColorAug,
     DepthLocalVisualizer,
-    DepthTTAModel,
     KBCrop,
     KITTIDepthDataset,
     NYUCrop,
@@ -230,42 +229,6 @@ def test_damage_is_named(complete, name, damage, message, capsys):
     assert check_data.main([name, str(complete / name)]) == 1
     problems = capsys.readouterr().err
     assert re.search(message, problems), problems
-
-
-# ---- flips at test time ------------------------------------------------------------------------
-
-
-class Ramp(torch.nn.Module):
-    """Predicts what it sees, and, as DepthEstimator does, turns mirrored predictions back."""
-
-    def test_step(self, data):
-        for image, sample in zip(data['inputs'], data['data_samples'], strict=True):
-            depth = image[:1].float() * (2 if sample.flip else 1)
-            sample.pred_depth_map = PixelData(data=depth.flip(-1) if sample.flip else depth)
-        return data['data_samples']
-
-
-def view(image, flip):
-    truth = image[:1].flip(-1) if flip else image[:1]
-    return SegDataSample(metainfo=dict(flip=flip), gt_depth_map=PixelData(data=truth))
-
-
-def test_flips_are_averaged():
-    image = torch.arange(6.0).view(1, 2, 3) + 1
-    data = dict(
-        inputs=[[image.flip(-1)], [image]],  # the mirrored view first
-        data_samples=[[view(image, True)], [view(image, False)]],
-    )
-    (merged,) = DepthTTAModel(Ramp()).test_step(data)
-    assert torch.equal(merged.pred_depth_map.data, image * 1.5)
-    assert torch.equal(merged.gt_depth_map.data, image)
-
-
-def test_a_plain_view_is_needed():
-    mirrored = view(torch.ones(1, 2, 3), True)
-    mirrored.pred_depth_map = PixelData(data=torch.ones(1, 2, 3))
-    with pytest.raises(ValueError, match='not flipped'):
-        DepthTTAModel(Ramp()).merge_preds([[mirrored]])
 
 
 # ---- pictures ----------------------------------------------------------------------------------

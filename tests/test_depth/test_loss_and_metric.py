@@ -40,9 +40,13 @@ def test_loss_equals_loops(max_depth):
 
 
 def test_loss_by_hand():
-    """Gaps of log 2 and log 4: mean 1.5 log 2, variance 0.25 (log 2)²."""
-    found = SigLoss()(torch.tensor([2.0, 8.0]), torch.tensor([1.0, 2.0]))
-    assert found.item() == pytest.approx(math.log(2) * math.sqrt(0.25 + 0.15 * 2.25))
+    """1 mm on both depths; of two gaps the sample variance is half their squared difference."""
+    first, second = math.log(2.001 / 1.001), math.log(0.006 / 0.002)
+    wanted = math.sqrt((first - second) ** 2 / 2 + 0.15 * ((first + second) / 2) ** 2)
+    found = SigLoss()(torch.tensor([2.0, 0.005]), torch.tensor([1.0, 0.001]))
+    assert found.item() == pytest.approx(wanted, rel=1e-5)
+    wanted = math.sqrt((first - second) ** 2 / 4 + 0.15 * ((first + second) / 2) ** 2)
+    assert found.item() != pytest.approx(wanted, rel=0.01)  # the population's
 
 
 def test_invalid_pixels_do_not_reach_loss_or_gradient():
@@ -67,8 +71,8 @@ def test_gradients_stay_finite(target):
 
 
 def test_one_pixel_is_enough():
-    found = SigLoss()(torch.tensor([math.e]), torch.tensor([1.0]))
-    assert found.item() == pytest.approx(math.sqrt(0.15))
+    found = SigLoss()(torch.tensor([2.0]), torch.tensor([1.0]))
+    assert found.item() == pytest.approx(math.sqrt(0.15) * math.log(2.001 / 1.001), rel=1e-5)
 
 
 def test_warm_up_counts_training_steps_and_is_saved():
@@ -90,7 +94,11 @@ def test_warm_up_counts_training_steps_and_is_saved():
 
 @pytest.mark.parametrize(
     ('options', 'message'),
-    [(dict(max_depth=0), 'max_depth'), (dict(warm_up_iters=-1), 'warm_up_iters')],
+    [
+        (dict(max_depth=0), 'max_depth'),
+        (dict(warm_up_iters=-1), 'warm_up_iters'),
+        (dict(eps=0), 'eps'),
+    ],
 )
 def test_loss_refuses(options, message):
     with pytest.raises(ValueError, match=message):

@@ -352,3 +352,33 @@ def test_pixels_without_depth_have_no_influence():
     with torch.no_grad():
         found = model(**data, mode='loss')['decode.loss_depth']
     assert found.item() == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize('dataset', ['nyu', 'kitti'])
+def test_the_published_test_averages_a_picture_and_its_mirror_image(dataset):
+    """As two plain predictions, of the picture and of its mirror image, turned back."""
+    path = next((CONFIGS / 'depthformer').glob(f'*swin-l*_bilinear_*{dataset}*'))
+    published = Config.fromfile(path).model.test_cfg
+    cropped = dict(nyu=(480, 640), kitti=(352, 1216))[dataset]
+    assert tuple(published.crop_size) == tuple(published.stride) == cropped
+    size = (96, 160)  # pictures smaller than the crop are taken whole as well
+    config = Config.fromfile(SMALL)
+    config.model.test_cfg = published
+    config.model.data_preprocessor.size = None
+    model = MODELS.build(config.model).eval()
+    model.init_weights()
+    meta = dict(img_shape=size, ori_shape=size)
+    picture = torch.randint(0, 256, (3, *size)).byte()
+
+    def predict(picture):
+        sample = SegDataSample(metainfo=meta)
+        (sample,) = model.test_step(dict(inputs=[picture], data_samples=[sample]))
+        return sample.pred_depth_map.data
+
+    with torch.no_grad():
+        found = predict(picture)
+        assert torch.equal(found, predict(picture.flip(-1)).flip(-1))
+        model.test_cfg.update(mode='whole')
+        plain, mirrored = predict(picture), predict(picture.flip(-1)).flip(-1)
+    assert not torch.allclose(plain, mirrored)
+    assert torch.equal(found, (plain + mirrored) / 2)

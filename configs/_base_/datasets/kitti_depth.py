@@ -17,18 +17,6 @@ train_pipeline = [
     pack,
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), load_depth, dict(type='KBCrop'), pack]
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    load_depth,
-    dict(type='KBCrop'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
-            [pack],
-        ],
-    ),
-]
 train_dataloader = dict(
     batch_size=2,
     num_workers=2,

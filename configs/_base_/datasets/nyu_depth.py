@@ -17,17 +17,6 @@ train_pipeline = [
     pack,
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), load_depth, pack]
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    load_depth,
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
-            [pack],
-        ],
-    ),
-]
 train_dataloader = dict(
     batch_size=8,
     num_workers=8,

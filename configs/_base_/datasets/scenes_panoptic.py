@@ -1,10 +1,8 @@
 """Panoptic segmentation on the synthetic default data."""
 
-_base_ = './scenes.py'
+_base_ = './scenes_detection.py'
 
 dataset_type = 'ScenesPanopticDataset'
-data_root = {{_base_.data_root}}
-scenes = {{_base_.scenes}}
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -21,36 +19,11 @@ test_pipeline = [
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
     ),
 ]
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        split='train',
-        scenes=scenes,
-        pipeline=train_pipeline,
-    ),
-)
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=1,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        split='val',
-        scenes=scenes,
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-)
+train_dataloader = dict(dataset=dict(type=dataset_type, pipeline=train_pipeline))
+val_dataloader = dict(batch_size=1, dataset=dict(type=dataset_type, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(
+    _delete_=True,
     type='CocoPanopticMetric',
     ann_file='data/scenes/annotations/panoptic_val.json',  # below data_root
     seg_prefix='data/scenes/annotations/panoptic_val/',

@@ -14,4 +14,5 @@ model = dict(
     ),
     neck=dict(in_channels=channels, embedding_dim=32, num_heads=4, num_points=1, dropout=0.0),
     decode_head=dict(in_channels=channels),
+    test_cfg=dict(_delete_=True, mode='whole'),
 )

@@ -1,6 +1,6 @@
 """Faster R-CNN small enough to train from scratch on a CPU: ResNet-18, pyramid of width 128."""
 
-_base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', '../upsamplers/nearest.py']
+_base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
 custom_imports = dict(imports=['mmdysample'])
 
 model = dict(
@@ -14,7 +14,7 @@ model = dict(
         type='UpsampleFPN',
         in_channels=[64, 128, 256, 512],
         out_channels=128,
-        upsample_cfg={{_base_.upsample_cfg}},
+        upsample_cfg=dict(type='nearest'),
     ),
     rpn_head=dict(
         in_channels=128,

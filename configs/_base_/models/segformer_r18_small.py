@@ -1,6 +1,5 @@
 """A SegFormer-style network small enough to train from scratch on a CPU: half-width ResNet-18."""
 
-_base_ = ['../upsamplers/bilinear.py']
 custom_imports = dict(imports=['mmdysample'])
 
 norm_cfg = dict(type='BN', requires_grad=True)
@@ -23,7 +22,7 @@ model = dict(
     ),
     decode_head=dict(
         type='UpsampleSegformerHead',
-        upsample_cfg={{_base_.upsample_cfg}},
+        upsample_cfg=dict(type='bilinear'),
         cascade=True,  # bilinear climbs in steps of x2 as the others do: one thing differs
         in_channels=[32, 64, 128, 256],
         in_index=[0, 1, 2, 3],

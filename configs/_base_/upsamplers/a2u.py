@@ -1,1 +1,0 @@
-upsample_cfg = dict(type='a2u')
