@@ -32,8 +32,8 @@ class SigLoss(SiLogLoss):
     Args:
         max_depth (float, optional): Largest depth to learn from, in metres. Defaults to None.
         warm_up_iters (int): For so many training steps only :math:`\sqrt{0.15}\,|\bar g|` counts,
-            with 0.1 m added to both depths instead: the toolbox's remedy where direct regression does not
-            start to learn (its value: 100). The count is saved with the weights.
+            with 0.1 m added to both depths instead: the toolbox's remedy where direct regression
+            does not start to learn (its value: 100). The count is saved with the weights.
             Defaults to 0.
         loss_weight (float): Factor of the loss. Defaults to 1.
         eps (float): What is added to both depths, in metres; negative predictions count as

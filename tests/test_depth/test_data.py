@@ -141,12 +141,6 @@ def test_test_pipelines(make, columns, tmp_path):
     truth = sample['data_samples'].gt_depth_map.data
     assert torch.allclose(truth[0, 0], torch.tensor(depth[columns]).float(), atol=1e-3)
 
-    views = DATASETS.build(dict(options, pipeline=config.tta_pipeline))[0]
-    plain, mirrored = views['data_samples']
-    assert (plain.flip, mirrored.flip) == (False, True)
-    assert torch.equal(views['inputs'][0], sample['inputs'])
-    assert torch.equal(views['inputs'][1], sample['inputs'].flip(-1))
-
 
 def test_kitti_leaves_out_pictures_without_depth(tmp_path):
     kitti(tmp_path)

@@ -59,7 +59,7 @@ def test_an_unknown_table_is_one_sentence(capsys):
 def test_list_names_every_row(capsys):
     assert cli.main(['list']) == 0
     lines = capsys.readouterr().out
-    assert 'configs/faster_rcnn/faster-rcnn_r101_fpn-dysample-plus_1x_coco.py' in lines
+    assert 'configs/published/faster-rcnn_r101_fpn-dysample-plus_1x_coco_published.py' in lines
     assert 'freqfusion             published only' in lines
 
 
