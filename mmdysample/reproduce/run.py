@@ -195,13 +195,16 @@ class Task:
         self.job = job
 
     def __call__(self) -> None:
-        """Run the job on the GPUs that Slurm gave to this task."""
+        """Run the job on the GPUs that Slurm gave to this task; its model is measured first."""
         import submitit
 
         here = submitit.JobEnvironment()
         port = submitit.helpers.TorchDistributedEnvironment().master_port  # by the task's number
         node = Node(here.node, here.num_nodes, here.hostnames[0], port)
-        self.job.run(os.environ.get('CUDA_VISIBLE_DEVICES'), node=node)
+        devices = os.environ.get('CUDA_VISIBLE_DEVICES')
+        if not node.rank and not self.job.finished():
+            measure_costs([self.job], devices or '', self.job.say)
+        self.job.run(devices, node=node)
 
     def checkpoint(self):
         """Let submitit queue the same task again: the work goes on from what is on the disk."""

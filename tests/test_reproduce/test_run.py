@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mmdysample.engine.errors import UsageError
+from mmdysample.reproduce import run
 from mmdysample.reproduce.job import Job
 from mmdysample.reproduce.results import find_runs
 from mmdysample.reproduce.run import Task, devices_for, run_all, submit
@@ -163,8 +164,9 @@ def test_without_slurm_nothing_is_submitted(make_job, tmp_path, monkeypatch):
 
 
 def test_tasks_that_share_a_node_meet_at_different_ports(make_job, slurm, monkeypatch):
-    seen = []
+    seen, measured = [], []
     monkeypatch.setattr(Job, 'run', lambda job, devices, node: seen.append((devices, node)))
+    monkeypatch.setattr(run, 'measure_costs', lambda jobs, *_: measured.extend(jobs))
     common = dict(
         SUBMITIT_EXECUTOR='slurm',
         SLURM_JOB_NODELIST='n[4-5]',
@@ -184,3 +186,7 @@ def test_tasks_that_share_a_node_meet_at_different_ports(make_job, slurm, monkey
     assert devices == '0,1'
     assert (first.rank, first.count, first.address) == (1, 2, 'n4')
     assert first.port != second.port
+    assert not measured
+    monkeypatch.setenv('SLURM_NODEID', '0')
+    Task(plain(make_job(), gpus=16))()
+    assert [job.row.name for job in measured] == ['nearest']  # by the first machine alone
