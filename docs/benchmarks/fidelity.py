@@ -44,7 +44,8 @@ def default(item: dict[str, Any]) -> str:
 def link(source: dict[str, str]) -> str:
     """A file of a public repository."""
     url = f'https://github.com/{source["repo"]}/blob/HEAD/{source["path"]}'
-    return f'[{source["path"].rsplit("/", 1)[-1]}]({url})'
+    name = f'{source["repo"].split("/")[1]}: {source["path"].rsplit("/", 1)[-1]}'
+    return f'[{name}]({url})'
 
 
 def render(text: str, name: str, entry: dict[str, Any], sources: dict[str, Any]) -> str:
