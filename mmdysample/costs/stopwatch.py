@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from mmdysample.engine.provenance import device_name as device_name
 
 
 def measure(
@@ -96,14 +97,3 @@ def progress(items: list) -> Iterator:
     except ImportError:
         return iter(items)
     return tqdm(items, unit='heat')
-
-
-def device_name(device: torch.device) -> str:
-    """The model of a GPU, or number and model of the CPU's cores."""
-    return torch.cuda.get_device_name(device) if device.type == 'cuda' else _cpu_name()
-
-
-def _cpu_name() -> str:
-    lines = Path('/proc/cpuinfo').read_text().splitlines() if Path('/proc/cpuinfo').exists() else []
-    models = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-    return f'{len(models)} x {models[0]}' if models else 'CPU'

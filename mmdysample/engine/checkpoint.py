@@ -10,7 +10,7 @@ a refusal.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from mmdysample.engine.errors import RefusedCheckpointError
+from mmdysample.engine.errors import MissingDataError, RefusedCheckpointError, UsageError
 
 #: Both names of numpy's private module: files written under numpy 1 say the first.
 _NUMPY_CORE_NAMES = ('numpy.core', 'numpy._core')
@@ -80,16 +81,16 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
         dict: The checkpoint.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        MissingDataError: If there is no such file.
         RefusedCheckpointError: If the file holds types other than weights and training state, or
             is no checkpoint at all. Nothing in it has been executed.
     """
     path = os.path.expanduser(filename)
     if not os.path.isfile(path):
-        raise FileNotFoundError(f'checkpoint {filename} does not exist')
+        raise MissingDataError(f'checkpoint {filename} does not exist')
     try:
         with mmengine_checkpoints_allowed():
-            return torch.load(path, map_location=map_location, weights_only=True)
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except (UnpicklingError, EOFError, RuntimeError) as error:
         # torch wraps the reason into advice to switch the safe loader off.
         lines = str(error.__context__ or error).splitlines() or ['it is empty']
@@ -99,6 +100,69 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
             f'weights and training state: {reason}. Nothing in it was executed. If you trust its '
             'origin, allow the types that it needs with torch.serialization.add_safe_globals.'
         ) from error
+    if not isinstance(_weights(checkpoint), Mapping):
+        raise RefusedCheckpointError(
+            f'checkpoint {filename} holds no weights by name: '
+            + (
+                f'its state_dict is of type {type(_weights(checkpoint)).__name__}'
+                if isinstance(checkpoint, Mapping)
+                else f'it is of type {type(checkpoint).__name__}'
+            )
+        )
+    return checkpoint
+
+
+def check_weights(model: nn.Module, checkpoint: Mapping, name: str) -> None:
+    """Refuse a checkpoint that has no parameter of a model, or none of its backbone.
+
+    Args:
+        model (nn.Module): A model, wrapped or not.
+        checkpoint (Mapping): With weights under ``state_dict``, or weights alone.
+        name (str): What to call the checkpoint.
+
+    Raises:
+        RefusedCheckpointError: Names what is missing.
+    """
+    wanted = {_bare(key): value.shape for key, value in model.named_parameters()}
+    found = {
+        _bare(key): getattr(value, 'shape', None) for key, value in _weights(checkpoint).items()
+    }
+    for part, prefix in (('model', ''), ("model's backbone", 'backbone.')):
+        names = [key for key in wanted if key.startswith(prefix)]
+        if names and not any(found.get(key) == wanted[key] for key in names):
+            raise RefusedCheckpointError(
+                f'checkpoint {name} has none of the {len(names)} parameters of the {part}, such as '
+                f'{names[0]} of shape {tuple(wanted[names[0]])}: it was made with another config'
+            )
+
+
+def last_to_resume(work_dir: str) -> str | None:
+    """Find the checkpoint from which a training in a work dir goes on.
+
+    Args:
+        work_dir (str): Where to look; it need not exist.
+
+    Returns:
+        str: What ``last_checkpoint`` names, first in the work dir itself, which may have been
+        moved; else the newest of :func:`newest_to_resume`. None if no training has left a note.
+
+    Raises:
+        UsageError: If there is such a note, but no checkpoint.
+    """
+    note = Path(work_dir, 'last_checkpoint')
+    if not note.is_file():
+        return None
+    named = note.read_text().strip()
+    for path in (os.path.join(work_dir, os.path.basename(named)), named):
+        if named and ('://' in path or os.path.exists(path)):
+            return path
+    newest = newest_to_resume(work_dir)
+    if newest is None:
+        raise UsageError(
+            f'{note} names {named or "nothing"}, which does not exist. There is no checkpoint in '
+            f'{work_dir} to go on from; start without --resume.'
+        )
+    return newest
 
 
 def newest_to_resume(work_dir: str) -> str | None:
@@ -133,6 +197,15 @@ def require_safe_loading() -> None:
     torch.serialization.add_safe_globals(mmengine_safe_globals())
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+
+
+def _weights(checkpoint: Any) -> Any:
+    return checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
+
+
+def _bare(name: str) -> str:
+    """A parameter's name without what wrappers of the model put before it."""
+    return name.removeprefix('module.')
 
 
 def _statistics_method(owner: type, name: str) -> Callable:

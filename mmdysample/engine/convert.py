@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from mmdysample.engine.checkpoint import load_from_local
 from mmdysample.engine.errors import RefusedCheckpointError, UsageError
 from mmdysample.engine.files import write_whole
-from mmdysample.engine.launch import run_tool
+from mmdysample.engine.launch import mistakes_explained, read_config, run_tool
 from mmdysample.version import __version__
 
 _UPSAMPLER = re.compile(r'^(neck\.upsample_modules\.)(\d+)\.')
@@ -141,15 +141,13 @@ def convert_checkpoint(
         UsageError: If a file does not exist, source and target are one file, or the checkpoint
             is refused.
     """
-    for path in (config, source):
-        if not os.path.isfile(path):
-            raise UsageError(f'{path} does not exist')
     if os.path.realpath(source) == os.path.realpath(target):
         raise UsageError(f'{target} is the source: write to another file')
     checkpoint = load_from_local(source, map_location='cpu')
-    cfg = Config.fromfile(config)
+    cfg = read_config(config)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
-        model = MODELS.build(cfg.model)
+        with mistakes_explained():
+            model = MODELS.build(cfg.model)
         conversion = convert_state_dict(_state_of(checkpoint), model, unused)
         meta = _metadata(checkpoint.get('meta') or {}, cfg)
     meta['converted_from'] = dict(name=Path(source).name, sha256=_digest(source))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import re
 import shutil
+import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO, ClassVar
 
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.fileio import io as file_io
@@ -23,7 +26,14 @@ _LEFTOVER = re.compile(r'(.+\.pth|last_checkpoint)\.\d+\.part')
 
 
 class WholeFileBackend(LocalBackend):
-    """MMEngine's access to local files, without half-written and half-read ones."""
+    """MMEngine's access to local files, without half-written and half-read ones.
+
+    Attributes:
+        outdated (list[str], optional): Where it is a list, files and folders that are removed are
+            only noted there: :class:`LateRemovalHook` removes them later.
+    """
+
+    outdated: ClassVar[list[str] | None] = None
 
     def get(self, filepath: str | Path) -> bytes:
         """Read a file.
@@ -50,6 +60,22 @@ class WholeFileBackend(LocalBackend):
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write a file as :func:`write_whole` does."""
         write_whole(filepath, obj)
+        if self.outdated is not None:
+            self.outdated[:] = [path for path in self.outdated if path != str(filepath)]
+
+    def remove(self, filepath: str | Path) -> None:
+        """Remove a file, now or later."""
+        if self.outdated is None:
+            super().remove(filepath)
+        else:
+            self.outdated.append(str(filepath))
+
+    def rmtree(self, dir_path: str | Path) -> None:
+        """Remove a folder, now or later."""
+        if self.outdated is None:
+            super().rmtree(dir_path)
+        else:
+            self.outdated.append(str(dir_path))
 
 
 def use_whole_files() -> None:
@@ -76,11 +102,11 @@ def write_whole(path: str | Path, content: bytes) -> None:
     part = f'{target}.{os.getpid()}.part'
     try:
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        with open(part, 'wb') as file:
+        with _open_locked(part) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, target)
+            os.replace(part, target)
     except OSError as error:
         raise UnwritableFileError(
             f'{path} was not written: {error.strerror}; it needs {_mebibytes(len(content))}, and '
@@ -94,12 +120,30 @@ def write_whole(path: str | Path, content: bytes) -> None:
 def remove_leftovers(folder: str | Path) -> None:
     """Remove what :func:`write_whole` left of checkpoints when its process was killed.
 
+    What a living process writes is left alone.
+
     Args:
         folder (str or Path): Where checkpoints are; it need not exist.
     """
     for path in Path(folder).glob('*.part'):
         if _LEFTOVER.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+            with suppress(OSError), open(path, 'rb') as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an error if its writer lives
+                path.unlink(missing_ok=True)
+
+
+def check_writable(folder: str | Path) -> None:
+    """Raise UnwritableFileError unless a folder, made if need be, takes a block of data."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise UnwritableFileError(
+            f'nothing can be written to the folder {folder}: {error.strerror}'
+        ) from error
 
 
 def free_space(path: str | Path) -> str:
@@ -108,6 +152,17 @@ def free_space(path: str | Path) -> str:
     while not folder.is_dir():
         folder = folder.parent
     return _mebibytes(shutil.disk_usage(folder).free)
+
+
+def _open_locked(path: str) -> BinaryIO:
+    """Open a file to write, with a lock that ends with this process."""
+    while True:
+        file = open(path, 'wb')  # noqa: SIM115  the caller closes it
+        with suppress(OSError):  # some file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # it was cleared away before it was locked
 
 
 def _mebibytes(count: int) -> str:

@@ -1,4 +1,4 @@
-"""What the tools put on every runner: checkpoints that a crash can't take, and finite losses."""
+"""Hooks of the tools: checkpoints that a crash can't take, finite losses, weights that fit."""
 
 from __future__ import annotations
 
@@ -11,67 +11,45 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
+from mmdysample.engine.checkpoint import check_weights
 from mmdysample.engine.errors import DivergedError
-from mmdysample.engine.files import remove_leftovers, write_whole
+from mmdysample.engine.files import WholeFileBackend, remove_leftovers
 
 
-class WholeCheckpointHook(CheckpointHook):
-    """MMEngine's hook in another order: write the new, name it as the last, remove the old.
+class LateRemovalHook(Hook):
+    """Let CheckpointHook remove an old checkpoint after the new one is written and named.
 
-    MMEngine removes first: a process that is killed while it writes then leaves nothing, where one
-    checkpoint is kept. The price is room for one more. Files, their names and arguments are the
-    same. That each is written whole is the work of :class:`WholeFileBackend`.
+    MMEngine's hook removes first: a process that is killed while it writes then leaves nothing,
+    where one checkpoint is kept. The price is room for one more. That each file is written whole is
+    the work of :class:`WholeFileBackend`, which also notes what is to be removed.
     """
 
+    priority = 'LOWEST'  # after CheckpointHook
+
     def before_train(self, runner: Runner) -> None:
-        """Clear away what a killed run left half-written."""
-        super().before_train(runner)
+        """Clear away what a killed run left half-written, and begin to take notes."""
         if is_main_process():
             remove_leftovers(runner.work_dir)
-            if isinstance(self.file_backend, LocalBackend):
-                remove_leftovers(self.out_dir)
+            for hook in checkpoint_hooks(runner):
+                remove_leftovers(hook.out_dir)
+        WholeFileBackend.outdated = []
 
-    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        outdated = None
-        if self.max_keep_ckpts > 0 and list(self.keep_ckpt_ids)[-1:] != [step]:
-            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
-                outdated = self._path(self.keep_ckpt_ids.popleft())
-            self.keep_ckpt_ids.append(step)
-            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-        self.last_ckpt = self._path(step)
-        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        runner.save_checkpoint(
-            self.out_dir,
-            self.filename_tmpl.format(step),
-            self.file_client_args,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args,
-        )
-        if is_main_process():
-            write_whole(os.path.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
-            if outdated is not None:
-                _remove(self.file_backend, outdated)
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Remove what is outdated."""
+        backend, outdated = LocalBackend(), WholeFileBackend.outdated or []
+        while outdated:
+            path = outdated.pop()
+            if backend.isdir(path):  # DeepSpeed's checkpoints are folders
+                backend.rmtree(path)
+            elif backend.isfile(path):
+                backend.remove(path)
 
-    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        backend = self.file_backend
-        self.file_backend = _LateRemoval(backend)
-        try:
-            super()._save_best_checkpoint(runner, metrics)
-            outdated = self.file_backend.paths
-        finally:
-            self.file_backend = backend
-        best = {getattr(self, 'best_ckpt_path', None)}
-        best |= set(getattr(self, 'best_ckpt_path_dict', {}).values())
-        for path in outdated:
-            if path not in best:
-                _remove(backend, path)
+    after_train_epoch = after_val_epoch = after_train_iter
 
-    def _path(self, step: int) -> str:
-        return str(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step)))
+    def after_train(self, runner: Runner) -> None:
+        """Stop to take notes."""
+        self.after_train_iter(runner)
+        WholeFileBackend.outdated = None
 
 
 class FiniteLossHook(Hook):
@@ -117,41 +95,42 @@ class FiniteLossHook(Hook):
             )
 
 
+class LoadedWeightsHook(Hook):
+    """Refuse a checkpoint that has nothing for the model, which MMEngine loads with a warning.
+
+    Args:
+        checkpoint (str): Its name, for the message.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, checkpoint: str) -> None:
+        self.checkpoint = checkpoint
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare the checkpoint with the model, before it is loaded into it."""
+        check_weights(runner.model, checkpoint, self.checkpoint)
+
+
+def checkpoint_hooks(runner: Runner) -> list[CheckpointHook]:
+    """Find the hooks of a runner that write checkpoints to local folders."""
+    hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+    return [hook for hook in hooks if '://' not in str(hook.out_dir)]
+
+
 def guard_runner(runner: Runner) -> None:
-    """Put both hooks on a runner.
+    """Guard checkpoints and losses of a runner.
 
     Not by its config: that is stored in the work dir and in checkpoints, and stays one that
-    MMEngine can run by itself. Subclasses of CheckpointHook are left alone, and MMDetection's
-    CheckInvalidLossHook where a config asks for it.
+    MMEngine can run by itself. MMDetection's CheckInvalidLossHook is left in its place where a
+    config asks for it.
 
     Args:
         runner (Runner): Built, not yet run.
     """
-    for hook in runner.hooks:
-        if type(hook) is CheckpointHook:
-            hook.__class__ = WholeCheckpointHook  # adds no state
+    for hook in checkpoint_hooks(runner):
+        if hook.out_dir is not None:  # last_checkpoint names it, and is read in other folders too
+            hook.out_dir = os.path.abspath(hook.out_dir)
+    runner.register_hook(LateRemovalHook())
     if not any(type(hook).__name__ == 'CheckInvalidLossHook' for hook in runner.hooks):
         runner.register_hook(FiniteLossHook())
-
-
-class _LateRemoval:
-    """A file backend that only notes what it should remove."""
-
-    def __init__(self, backend: Any) -> None:
-        self.backend = backend
-        self.paths: list[str] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backend, name)
-
-    def remove(self, path: str) -> None:
-        self.paths.append(path)
-
-    rmtree = remove
-
-
-def _remove(backend: Any, path: str) -> None:
-    if backend.isdir(path):  # DeepSpeed's checkpoints are folders
-        backend.rmtree(path)
-    elif backend.isfile(path):
-        backend.remove(path)

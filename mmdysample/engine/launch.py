@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
@@ -15,12 +18,39 @@ from mmengine.runner import Runner
 
 from mmdysample.engine.checkpoint import require_safe_loading
 from mmdysample.engine.errors import UsageError
-from mmdysample.engine.files import use_whole_files
+from mmdysample.engine.files import check_writable, use_whole_files
 from mmdysample.engine.hooks import guard_runner
 from mmdysample.engine.processes import join_processes_on_cpu
 
 _EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 130
+
+
+_MISTAKES = (AssertionError, AttributeError, ImportError, LookupError, TypeError, ValueError)
+"""What a config that cannot be right raises while it is built or merged."""
+
+
+class CfgOptions(DictAction):
+    """MMEngine's parsing of KEY=VALUE, with a message where there is no ``=``."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
+        """Parse the words after the option."""
+        try:
+            super().__call__(parser, *args, **kwargs)
+        except ValueError:
+            parser.error(f'argument --cfg-options: {" ".join(args[1])} must be KEY=VALUE ...')
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        metavar='KEY=VALUE',
+        help='override config entries, e.g. model.neck.upsample_cfg.groups=8; lists as '
+        'key="[a,b]" or key=a,b, without blanks',
+    )
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,14 +60,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help='where logs, results and checkpoints go (default: the config, else '
         'work_dirs/NAME-OF-CONFIG)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override config entries, e.g. model.neck.upsample_cfg.groups=8; lists as '
-        'key="[a,b]" or key=a,b, without blanks',
-    )
+    add_cfg_options(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -58,20 +81,61 @@ def load_config(args: argparse.Namespace) -> Config:
         Config: With ``launcher`` and ``work_dir`` set.
 
     Raises:
-        UsageError: If there is no such config file.
+        UsageError: If the config file or an option cannot be used.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if not os.path.isfile(args.config):
-        raise UsageError(f'config {args.config} does not exist')
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     cfg.launcher = args.launcher
     if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+        with mistakes_explained('--cfg-options cannot be merged into the config'):
+            cfg.merge_from_dict(args.cfg_options)
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
     return cfg
+
+
+def read_config(path: str) -> Config:
+    """Read a config file.
+
+    Raises:
+        UsageError: If it does not exist, cannot be read or has no model.
+    """
+    if not os.path.isfile(path):
+        raise UsageError(f'config {path} does not exist')
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # a config is a program, so it may raise anything
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f' ({last.filename}, line {last.lineno})' if last.name == '<module>' else ''
+        raise UsageError(f'config {path} cannot be read: {_reason(error)}{where}') from error
+    if cfg.get('model') is None:
+        raise UsageError(f'config {path} has no model')
+    return cfg
+
+
+@contextmanager
+def mistakes_explained(what: str = 'the config cannot be built') -> Iterator[None]:
+    """Turn what a wrong config raises while it is used into a UsageError.
+
+    Args:
+        what (str): Beginning of the message. The end says where the error comes from.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except _MISTAKES as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f'({Path(last.filename).name}, line {last.lineno})'
+        raise UsageError(f'{what}: {_reason(error)} {where}') from error
+
+
+def _reason(error: Exception) -> str:
+    """Kind and message of an error, in one line."""
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return f'{type(error).__name__}: {" ".join(str(text).split())}'
 
 
 def project_root() -> Path:
@@ -87,7 +151,12 @@ def check_checkpoint_exists(path: str) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the runner that the config asks for, with safe loading and saving of checkpoints."""
+    """Build the runner that the config asks for, with safe loading and saving of checkpoints.
+
+    Raises:
+        UsageError: If the config cannot be built, or its work dir cannot be written to.
+    """
+    check_writable(cfg.work_dir)
     require_safe_loading()
     use_whole_files()
     join_processes_on_cpu(cfg)
@@ -95,7 +164,8 @@ def build_runner(cfg: Config) -> Runner:
         from mmdet.utils import setup_cache_size_limit_of_dynamo
 
         setup_cache_size_limit_of_dynamo()
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    with mistakes_explained():
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     guard_runner(runner)
     return runner
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -38,25 +39,30 @@ def join_processes_on_cpu(cfg: Config) -> None:
 def run_script(main: Callable[[], int]) -> None:
     """Run a script's main function and end this process with its exit status.
 
-    A process of a distributed job ends at once, whatever happened: torn down in order, a group of
-    gloo can deadlock (its destructor joins a thread while it holds the GIL, which that thread
-    wants), and the launcher would wait for it for ever.
+    A process of a distributed job is not torn down in order: a group of gloo can deadlock then (its
+    destructor joins a thread while it holds the GIL, which that thread wants), and the launcher
+    would wait for it for ever. What ``main`` registers with :mod:`atexit`, such as the last upload
+    of a logger, runs all the same.
 
     Args:
         main (Callable): Returns the exit status; takes no arguments.
     """
+    status = 1
+
+    def leave_group() -> None:
+        if dist.is_initialized():
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    atexit.register(leave_group)  # what is registered later runs earlier
     try:
         status = main()
     except Exception:
         if not dist.is_initialized():
             raise
         traceback.print_exc()
-        status = 1
-    if not dist.is_initialized():
-        sys.exit(status)
-    if status == 0:
+    if status == 0 and dist.is_initialized():
         dist.barrier()  # nobody leaves while another still talks to it
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    sys.exit(status)

@@ -1,15 +1,23 @@
-"""Where a measured number comes from: command, device, versions and revision."""
+"""Where a measured number comes from: command, device, versions and revision.
+
+setup.py reads the revision from here, so importing this file imports neither PyTorch nor MMEngine.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import shlex
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = {
     'torch': ('torch',),
@@ -28,8 +36,7 @@ def provenance() -> dict[str, Any]:
 
     Returns:
         dict: ``command`` (from the checkout), ``python``, ``platform``, ``versions`` of the
-        installed packages, and ``revision`` of the checkout (None outside of one; with
-        ``-dirty`` where tracked files are changed).
+        installed packages, and ``revision`` of this package (see :func:`revision`).
     """
     script = Path(sys.argv[0])
     root = Path(__file__).resolve().parents[2]
@@ -40,7 +47,7 @@ def provenance() -> dict[str, Any]:
         python=platform.python_version(),
         platform=platform.platform(),
         versions=_versions(),
-        revision=_revision(root),
+        revision=revision(root),
     )
 
 
@@ -62,10 +69,70 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _revision(root: Path) -> str | None:
-    command = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=40']
+def revision(root: Path) -> str | None:
+    """Tell the revision of a checkout of this package.
+
+    Args:
+        root (Path): The folder that holds the package. It may lie in somebody else's repository.
+
+    Returns:
+        str: The commit, with ``-dirty`` where tracked files are changed; for an installed wheel,
+        what its build noted. None where neither is known.
+    """
+    package = 'mmdysample/__init__.py'
+    if _git(root, 'ls-files', '--full-name', package) == package:
+        return _git(root, 'describe', '--always', '--dirty', '--abbrev=40')
+    noted = root / 'mmdysample' / '.mim' / 'revision'
+    return noted.read_text().strip() if noted.is_file() else None
+
+
+def note_training(work_dir: str) -> None:
+    """Note at the start of a training on what it runs, in ``provenance.json`` of its work dir.
+
+    The file is a list. A training that is resumed adds an entry only where its revision, device,
+    versions or platform differ from those of the last entry, and then logs a warning.
+    """
+    from mmengine.dist import is_main_process
+    from mmengine.logging import print_log
+
+    from mmdysample.engine.files import write_whole
+
+    if not is_main_process():
+        return
+    path = Path(work_dir, 'provenance.json')
+    entries = json.loads(path.read_text()) if path.is_file() else []
+    entry = dict(time=time.strftime('%Y-%m-%dT%H:%M:%S%z'), device=device_name(), **provenance())
+    ignored = ('time', 'command')
+    last = entries[-1] if entries else {}
+    changed = [key for key in entry if key not in ignored and entry[key] != last.get(key)]
+    if not changed:
+        return
+    if entries:
+        news = ', '.join(f'{key} from {last.get(key)} to {entry[key]}' for key in changed)
+        print_log(f'This training goes on, but its {news} changed', 'current', logging.WARNING)
+    write_whole(path, json.dumps([*entries, entry], indent=1).encode() + b'\n')
+
+
+def device_name(device: torch.device | None = None) -> str:
+    """The model of a GPU, or number and model of the CPU's cores.
+
+    Args:
+        device (torch.device, optional): Defaults to None, the GPU where there is one.
+    """
+    import torch
+
+    if device.type == 'cuda' if device else torch.cuda.is_available():
+        return torch.cuda.get_device_name(device)
+    lines = Path('/proc/cpuinfo').read_text().splitlines() if Path('/proc/cpuinfo').exists() else []
+    models = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+    return f'{len(models)} x {models[0]}' if models else 'CPU'
+
+
+def _git(root: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ['git', '-C', str(root), *arguments], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
@@ -14,6 +15,8 @@ from mmengine.runner import Runner
 from mmdysample.engine.data_check import check_data_paths
 from mmdysample.engine.errors import UsageError
 from mmdysample.engine.faults import faults_explained
+from mmdysample.engine.files import check_writable
+from mmdysample.engine.hooks import LoadedWeightsHook
 from mmdysample.engine.launch import (
     add_common_arguments,
     build_runner,
@@ -57,7 +60,11 @@ def test(args: argparse.Namespace) -> None:
     if args.tta:
         _enable_tta(cfg)
     check_data_paths(cfg, splits=('test',))
+    for path in (args.out and os.path.dirname(os.path.abspath(args.out)), args.show_dir):
+        if path:
+            check_writable(path)
     runner = build_runner(cfg)
+    runner.register_hook(LoadedWeightsHook(args.checkpoint))
     if args.out:
         _dump_predictions(runner, cfg, args.out)
     with faults_explained(runner):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from mmdysample.engine.checkpoint import newest_to_resume
+from mmdysample.engine.checkpoint import last_to_resume, newest_to_resume
 from mmdysample.engine.data_check import check_data_paths
 from mmdysample.engine.errors import RefusedCheckpointError, UsageError
 from mmdysample.engine.faults import faults_explained
@@ -23,6 +21,7 @@ from mmdysample.engine.launch import (
     load_config,
     run_tool,
 )
+from mmdysample.engine.provenance import note_training
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -46,6 +45,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--deterministic', action='store_true', help='use deterministic kernels only'
     )
+    parser.add_argument(
+        '--tensorboard',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='log to TensorBoard too, where it is installed',
+    )
     add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -61,21 +66,16 @@ def train(args: argparse.Namespace) -> None:
         _enable_amp(cfg)
     if args.auto_scale_lr:
         _enable_auto_scale_lr(cfg)
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-    if cfg.get('load_from'):
-        check_checkpoint_exists(cfg.load_from)
-    if args.seed is not None or args.deterministic:
-        randomness = cfg.get('randomness') or {}
-        seed = randomness.get('seed') if args.seed is None else args.seed
-        cfg.randomness = dict(randomness, seed=seed, deterministic=args.deterministic)
-    _log_to_tensorboard(cfg)
+    if args.seed is not None:
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
+    if args.deterministic:
+        cfg.randomness = dict(cfg.get('randomness') or {}, deterministic=True)
+    if args.tensorboard:
+        _log_to_tensorboard(cfg)
     check_data_paths(cfg, splits=('train', 'val'))
-    resumes_last = bool(cfg.get('resume')) and not cfg.get('load_from')
-    if resumes_last:
-        _check_last_checkpoint(cfg.work_dir)
+    resumes_last = _set_start(cfg, args.resume)
     runner = build_runner(cfg)
+    note_training(runner.work_dir)
     try:
         with faults_explained(runner, training=True):
             runner.train()
@@ -85,15 +85,23 @@ def train(args: argparse.Namespace) -> None:
         raise
 
 
-def _check_last_checkpoint(work_dir: str) -> None:
-    """Raise if the work dir says that its last checkpoint is one that is not there."""
-    note = Path(work_dir, 'last_checkpoint')
-    if note.is_file():
-        last = note.read_text().strip()
-        if '://' not in last and not os.path.exists(last):
-            raise UsageError(
-                f'{note} names {last or "nothing"}, which does not exist. {_advice(work_dir)}'
-            )
+def _set_start(cfg: Config, resume: str | None) -> bool:
+    """Set where a training starts; tell whether that is the last checkpoint of its work dir.
+
+    Where there is none to resume, the weights that the config starts from stay.
+    """
+    resumes_last = resume == 'auto' or (
+        resume is None and bool(cfg.get('resume')) and not cfg.get('load_from')
+    )
+    if resumes_last:
+        last = last_to_resume(cfg.work_dir)
+        cfg.resume = last is not None
+        cfg.load_from = last or cfg.get('load_from')
+    elif resume:
+        cfg.resume, cfg.load_from = True, resume
+    if cfg.get('load_from'):
+        check_checkpoint_exists(cfg.load_from)
+    return resumes_last
 
 
 def _advice(work_dir: str) -> str:

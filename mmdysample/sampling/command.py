@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -16,16 +17,23 @@ import cv2
 import mmcv
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 from PIL import Image
 from torch import nn
 
-from mmdysample.engine.checkpoint import require_safe_loading
+from mmdysample.engine.checkpoint import check_weights, require_safe_loading
 from mmdysample.engine.errors import UnreadableImageError, UsageError
-from mmdysample.engine.launch import check_checkpoint_exists, load_config, run_tool
+from mmdysample.engine.files import check_writable, write_whole
+from mmdysample.engine.launch import (
+    add_cfg_options,
+    check_checkpoint_exists,
+    load_config,
+    mistakes_explained,
+    run_tool,
+)
 from mmdysample.sampling.positions import (
     AxisMap,
     PlacedSampling,
@@ -83,13 +91,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default='cuda' if torch.cuda.is_available() else 'cpu',
         help='where the model runs (default: %(default)s)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override config entries, e.g. model.neck.upsample_cfg.groups=8',
-    )
+    add_cfg_options(parser)
     parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
     args = parser.parse_args(argv)
     if not 0 < args.arrow_scale < np.inf:
@@ -131,6 +133,7 @@ def visualize(args: argparse.Namespace) -> None:
         return
     if not placed:
         raise UsageError(f'no DySample layer of {args.config} can be drawn over the image')
+    check_writable(args.out)
     for one in placed.values():
         for path in _save(picture, one, points, args):
             _say(str(path))
@@ -173,11 +176,13 @@ def _build_model(cfg: Config, args: argparse.Namespace) -> nn.Module:
         reason = str(error).splitlines()[0]
         raise UsageError(f'--device {args.device} cannot be used here: {reason}') from error
     torch.manual_seed(0)  # without a checkpoint, the same picture each time
-    model = MODELS.build(cfg.model)
+    with mistakes_explained():
+        model = MODELS.build(cfg.model)
     if args.checkpoint:
         check_checkpoint_exists(args.checkpoint)
         require_safe_loading()
         checkpoint = load_checkpoint(model, args.checkpoint, map_location='cpu')
+        check_weights(model, checkpoint, args.checkpoint)
         weights = {
             name.removeprefix('module.') for name in checkpoint.get('state_dict', checkpoint)
         }
@@ -338,14 +343,15 @@ def _save(
     else:
         pixels = _point_errors(placed.nearest_pixels, points)
     out, stem = Path(args.out), Path(args.image).stem
-    out.mkdir(parents=True, exist_ok=True)
     paths = []
     for kind, drawn in (
         ('arrows', draw_arrows(picture, placed, pixels, args.arrow_scale)),
         ('lengths', draw_lengths(picture, placed)),
     ):
         paths.append(out / f'{stem}_{placed.name}_{kind}.png')
-        Image.fromarray(drawn).save(paths[-1])
+        png = io.BytesIO()
+        Image.fromarray(drawn).save(png, 'png')
+        write_whole(paths[-1], png.getvalue())
     return paths
 
 

@@ -106,7 +106,8 @@ def test_both_names_of_numpys_core_are_known(tmp_path, core):
                 content = content.replace(ours.encode(), f'{core}.multiarray'.encode())
             target.writestr(name, content)
 
-    loaded = load_from_local(str(tmp_path / 'other.pth'))
+    with mmengine_checkpoints_allowed():
+        loaded = torch.load(tmp_path / 'other.pth', weights_only=True)
     np.testing.assert_array_equal(loaded, original)
 
 
@@ -185,6 +186,21 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, content):
     path = tmp_path / 'damaged.pth'
     path.write_bytes(content)
     with pytest.raises(RefusedCheckpointError, match=r'damaged\.pth'):
+        load_from_local(str(path))
+
+
+@pytest.mark.parametrize(
+    ('content', 'said'),
+    [
+        ([torch.ones(1)], 'it is of type list'),
+        (torch.ones(1), 'it is of type Tensor'),
+        (dict(state_dict=5), 'its state_dict is of type int'),
+    ],
+)
+def test_what_holds_no_weights_is_refused(tmp_path, content, said):
+    path = tmp_path / 'other.pth'
+    torch.save(content, path)
+    with pytest.raises(RefusedCheckpointError, match=rf'other\.pth holds no weights.* {said}'):
         load_from_local(str(path))
 
 

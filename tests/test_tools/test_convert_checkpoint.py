@@ -253,7 +253,7 @@ def test_files_that_run_code_are_refused_and_do_not_run(small_config, tmp_path, 
 
 @pytest.mark.parametrize(
     ('content', 'message'),
-    [(dict(meta={}), 'no state_dict'), ([1], 'no state_dict'), (dict(a=1), 'no state_dict')],
+    [(dict(meta={}), 'no state_dict'), ([1], 'no weights'), (dict(a=1), 'no state_dict')],
 )
 def test_files_without_weights(content, message, small_config, tmp_path):
     source = tmp_path / 'fork.pth'

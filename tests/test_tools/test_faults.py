@@ -142,10 +142,9 @@ def test_a_bad_file_stops_training_at_its_name(
 
 
 @pytest.mark.parametrize('command', ['train', 'test'])
-def test_a_bad_file_stops_an_evaluation_at_its_name(tool, data, tmp_path, capsys, command):
+def test_a_bad_file_stops_an_evaluation_at_its_name(tool, trained, data, tmp_path, capsys, command):
     """In the validation of a training, the training has come to its end."""
-    weights = tmp_path / 'weights.pth'
-    torch.save(dict(state_dict={}, meta={}), weights)
+    weights = trained['mmseg'] / 'epoch_3.pth'
     shutil.copytree(data, tmp_path / 'val')
     cut(tmp_path / 'val/images/3.png')
     split = 'val' if command == 'train' else 'test'

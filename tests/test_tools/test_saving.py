@@ -21,7 +21,6 @@ import torch
 pytest.importorskip('mmengine')
 
 from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.hooks import CheckpointHook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
@@ -29,7 +28,7 @@ from mmengine.runner import Runner
 from mmdysample.engine.checkpoint import load_from_local, require_safe_loading
 from mmdysample.engine.errors import UnwritableFileError
 from mmdysample.engine.files import remove_leftovers, use_whole_files, write_whole
-from mmdysample.engine.hooks import WholeCheckpointHook, guard_runner
+from mmdysample.engine.hooks import guard_runner
 
 ROOT = Path(__file__).parents[2]
 NO_VALIDATION = ('val_cfg=None', 'val_dataloader=None', 'val_evaluator=None')
@@ -99,11 +98,7 @@ KEEPING = [
 @pytest.mark.parametrize('keeping', KEEPING, ids=str)
 def test_the_files_are_those_of_mmengine(tmp_path, keeping):
     ours, theirs = tmp_path / 'ours', tmp_path / 'theirs'
-    ours_runner = toy_runner(ours, **keeping)
-    assert [type(h) for h in ours_runner.hooks if isinstance(h, CheckpointHook)] == [
-        WholeCheckpointHook
-    ]
-    ours_runner.train()
+    toy_runner(ours, **keeping).train()
     toy_runner(theirs, guarded=False, **keeping).train()
     assert checkpoints(ours) == checkpoints(theirs) != set()
     notes = [(folder / 'last_checkpoint').read_text() for folder in (ours, theirs)]
@@ -207,6 +202,21 @@ def test_only_leftovers_of_checkpoints_are_cleared(tmp_path):
     remove_leftovers(tmp_path / 'not there')
 
 
+def test_what_another_process_is_writing_is_not_cleared(tmp_path, monkeypatch):
+    """Clears the folder in the middle of a write, as a second training there does."""
+    really_sync, seen = os.fsync, []
+
+    def clear_and_sync(number):
+        remove_leftovers(tmp_path)
+        seen.extend(path.name for path in tmp_path.iterdir())
+        really_sync(number)
+
+    monkeypatch.setattr(os, 'fsync', clear_and_sync)
+    write_whole(tmp_path / 'epoch_1.pth', b'whole')
+    assert seen == [f'epoch_1.pth.{os.getpid()}.part']
+    assert (tmp_path / 'epoch_1.pth').read_bytes() == b'whole'
+
+
 def start(driver: str, *arguments, **popen) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, '-c', driver, *map(str, arguments)],
@@ -228,6 +238,7 @@ class Half:
     def __init__(self, file): self.file = file
     def __enter__(self): return self
     def __exit__(self, *error): self.file.close()
+    def fileno(self): return self.file.fileno()
     def write(self, content):
         self.file.write(content[:len(content) // 2])
         self.file.flush()
@@ -259,12 +270,18 @@ def test_killed_in_the_middle_of_a_write(tool, configs, tmp_path, name):
         training.send_signal(signal.SIGKILL)
         training.communicate()
 
-    assert len(list(work_dir.glob('*.part'))) == 1, 'it was killed while it wrote'
-    last = Path((work_dir / 'last_checkpoint').read_text())
-    assert last.name == 'epoch_1.pth'
-    assert load_from_local(str(last))['meta']['epoch'] == 1
+    parts = [path.name.split('.')[0] for path in work_dir.glob('*.part')]
+    assert parts == (['epoch_2'] if name == 'epoch_' else []), 'it was killed while it wrote'
+    last = (work_dir / 'last_checkpoint').read_text()
+    if name == 'epoch_':
+        assert last == str(work_dir / 'epoch_1.pth')
+    else:  # MMEngine writes this note itself, and not whole
+        assert last in str(work_dir / 'epoch_2.pth') and not last.endswith('.pth')
+    assert load_from_local(str(work_dir / 'epoch_1.pth'))['meta']['epoch'] == 1
     assert tool('train', *arguments[:3], '--resume', options=options) == 0
-    assert checkpoints(work_dir) == {'epoch_3.pth'}
+    # Where the second one had been written, the resumed training knows nothing of the first.
+    orphan = set() if name == 'epoch_' else {'epoch_1.pth'}
+    assert checkpoints(work_dir) == {'epoch_3.pth'} | orphan
     assert not list(work_dir.glob('*.part'))
     resumed = load_from_local(str(work_dir / 'epoch_3.pth'))
     assert resumed['meta']['iter'] == 6
@@ -321,8 +338,39 @@ def test_resuming_from_a_bad_last_checkpoint_names_the_one_before(tool, two_epoc
     assert advice in message
     assert advice not in refused('--resume', newer)
     newer.unlink()
-    assert f'last_checkpoint names {newer}, which does not exist. {advice}' in refused('--resume')
-    (folder / 'last_checkpoint').write_text('')
-    assert f'last_checkpoint names nothing, which does not exist. {advice}' in refused('--resume')
     older.unlink()
-    assert 'start without --resume' in refused('--resume')
+    message = refused('--resume')
+    assert f'last_checkpoint names {newer}, which does not exist.' in message
+    assert 'start without --resume' in message
+
+
+@pytest.mark.parametrize('note', ['', '/gone/epoch_9.pth'])
+def test_resuming_without_the_last_checkpoint_goes_on_from_the_one_before(tool, two_epochs, note):
+    (two_epochs.folder / 'epoch_2.pth').unlink()
+    (two_epochs.folder / 'last_checkpoint').write_text(note)
+    assert tool(*two_epochs.command, '--resume', options=NO_VALIDATION) == 0
+    resumed = load_from_local(str(two_epochs.folder / 'epoch_3.pth'))
+    assert len(resumed['message_hub']['log_scalars']['train/loss'].data[0]) == 6
+
+
+def test_resuming_elsewhere(tool, configs, tmp_path, monkeypatch):
+    """From another folder, where checkpoints lie at a relative path; and after a move."""
+    command = ['train', configs['mmseg'], '--resume', '--work-dir']
+    options = (*NO_VALIDATION, 'default_hooks.checkpoint.out_dir=ckpts')
+    monkeypatch.chdir(tmp_path)
+    assert tool(*command, tmp_path / 'run', options=(*options, 'train_cfg.max_epochs=1')) == 0
+    (tmp_path / 'elsewhere').mkdir()
+    monkeypatch.chdir(tmp_path / 'elsewhere')
+    assert tool(*command, tmp_path / 'run', options=(*options, 'train_cfg.max_epochs=2')) == 0
+    iterations = load_from_local('ckpts/run/epoch_2.pth')['message_hub']['log_scalars']
+    assert len(iterations['train/loss'].data[0]) == 4
+
+    assert (
+        tool(*command, tmp_path / 'plain', options=(*NO_VALIDATION, 'train_cfg.max_epochs=1')) == 0
+    )
+    (tmp_path / 'plain').rename(tmp_path / 'moved')
+    assert (
+        tool(*command, tmp_path / 'moved', options=(*NO_VALIDATION, 'train_cfg.max_epochs=2')) == 0
+    )
+    iterations = load_from_local(str(tmp_path / 'moved/epoch_2.pth'))['message_hub']['log_scalars']
+    assert len(iterations['train/loss'].data[0]) == 4

@@ -179,7 +179,10 @@ from mmdysample.engine.processes import run_script
 torch.distributed.init_process_group(
     'gloo', init_method=f'file://{tempfile.mkdtemp()}/rendezvous', rank=0, world_size=1)
 atexit.register(time.sleep, 600)  # as a group that is torn down in a deadlock
-run_script(lambda: print('its last words', end='') or 0)
+def main():
+    atexit.register(print, 'its last words', end='')  # as loggers flush
+    return 0
+run_script(main)
 """
 
 

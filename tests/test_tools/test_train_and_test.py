@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -116,6 +117,87 @@ def test_options_reach_the_runner(tool, configs, tmp_path):
     assert checkpoint['optimizer']['param_groups'][0]['initial_lr'] == pytest.approx(0.5e-3)
 
 
+def test_seed_and_determinism_are_options_of_their_own(tool, configs, tmp_path, monkeypatch):
+    from mmdysample.engine import train
+
+    built = []
+    monkeypatch.setattr(train, 'build_runner', lambda cfg: built.append(cfg) or sys.exit())
+    for arguments in (['--seed', 5], ['--deterministic'], ['--seed', 5, '--deterministic']):
+        for options in ((), ('randomness.deterministic=True', 'randomness.diff_rank_seed=True')):
+            with pytest.raises(SystemExit):
+                tool('train', configs['mmseg'], *arguments, options=options)
+            assert built[-1].randomness == dict(
+                seed=5 if '--seed' in arguments else 0,
+                **(dict(deterministic=True) if options or '--deterministic' in arguments else {}),
+                **(dict(diff_rank_seed=True) if options else {}),
+            )
+
+
+def test_resuming_nothing_starts_from_the_weights_of_the_config(tool, trained, configs, tmp_path):
+    weights = trained['mmseg'] / f'epoch_{EPOCHS}.pth'
+    status = tool(
+        *('train', configs['mmseg'], '--work-dir', tmp_path, '--resume'),
+        options=(f'load_from={weights}', 'train_cfg.max_epochs=1', 'optim_wrapper.optimizer.lr=0'),
+    )
+    assert status == 0
+    started, given = load(tmp_path / 'epoch_1.pth'), load(weights)
+    assert started['meta']['iter'] == 2
+    for name in (name for name in given['state_dict'] if name.endswith('.weight')):
+        torch.testing.assert_close(
+            started['state_dict'][name], given['state_dict'][name], rtol=0, atol=0
+        )
+
+
+def test_tensorboard_can_be_left_out(tool, configs, tmp_path):
+    options = ('train_cfg.max_epochs=1', 'val_cfg=None', 'val_dataloader=None')
+    command = ('train', configs['mmseg'], '--work-dir', tmp_path, '--no-tensorboard')
+    assert tool(*command, options=(*options, 'val_evaluator=None')) == 0
+    assert scalars(tmp_path)
+    assert not list(tmp_path.rglob('events.out.tfevents.*'))
+
+
+def test_what_a_training_runs_on_is_noted_and_each_change(tool, configs, tmp_path, monkeypatch):
+    from mmdysample.engine import provenance
+
+    def train(epochs: int) -> list[dict]:
+        options = (f'train_cfg.max_epochs={epochs}', 'val_cfg=None', 'val_dataloader=None')
+        command = ('train', configs['mmseg'], '--work-dir', tmp_path, '--resume')
+        assert tool(*command, options=(*options, 'val_evaluator=None')) == 0
+        return json.loads((tmp_path / 'provenance.json').read_text())
+
+    (first,) = train(1)
+    assert first['device'] == provenance.device_name()
+    assert first['revision'] == provenance.revision(ROOT)
+    assert train(2) == [first]
+    monkeypatch.setattr(provenance, 'revision', lambda root: 'another')
+    same, second = train(3)
+    assert same == first
+    assert second['revision'] == 'another'
+    logs = ''.join(path.read_text() for path in tmp_path.glob('*/*.log'))
+    assert f'revision from {first["revision"]} to another' in logs
+
+
+@pytest.mark.parametrize('scope', SCOPES)
+@pytest.mark.parametrize('kind', ['nothing', 'a head alone', 'other layers', 'a list'])
+def test_weights_of_another_model_are_refused(
+    tool, trained, configs, tmp_path, capsys, scope, kind
+):
+    state = load(trained[scope] / f'epoch_{EPOCHS}.pth')['state_dict']
+    content = {
+        'nothing': dict(state_dict={}),
+        'a head alone': dict(state_dict={k: v for k, v in state.items() if 'head' in k}),
+        'other layers': {f'other.{key}': value for key, value in state.items()},
+        'a list': list(state.values()),
+    }[kind]
+    foreign = tmp_path / 'foreign.pth'
+    torch.save(content, foreign)
+    assert tool('test', configs[scope], foreign, '--work-dir', tmp_path / 'run') == 2
+    message = capsys.readouterr().err
+    assert f'error: checkpoint {foreign} h' in message
+    expected = {'a list': 'it is of type list', 'a head alone': "of the model's backbone, such as"}
+    assert expected.get(kind, 'of the model, such as backbone.') in message
+
+
 def test_flips_at_test_time(tool, trained, configs, tmp_path):
     plain, flipped = tmp_path / 'plain.pkl', tmp_path / 'flipped.pkl'
     command = ['test', configs['mmdet'], trained['mmdet'] / f'epoch_{EPOCHS}.pth']
@@ -126,6 +208,105 @@ def test_flips_at_test_time(tool, trained, configs, tmp_path):
         pickle.loads(path.read_bytes())[0]['pred_instances']['scores'] for path in (plain, flipped)
     ]
     assert scores[0].shape != scores[1].shape or not torch.equal(*scores)
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'said'),
+    [
+        ('syntax.py', b'model = dict(', 'SyntaxError'),
+        ('name.py', b'x = 1\nmodel = dict(type=y)', "NameError: name 'y' is not defined"),
+        ('binary.py', bytes(range(256)), 'cannot be read'),
+        ('empty.py', b'', 'has no model'),
+        ('config.txt', b'model = dict()', 'Only py/yml/yaml/json'),
+        ('base.py', b"_base_ = 'gone.py'", 'gone.py'),
+        ('package.py', b"_base_ = 'mmdet::gone/gone.py'", 'gone.py'),
+        ('imports.py', b"custom_imports = dict(imports=['gone_module'])", 'gone_module'),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_one_message(tool, tmp_path, capsys, name, content, said):
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert tool('train', path, '--work-dir', tmp_path / 'run') == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'error: config {path} ')
+    assert said in line
+    if name == 'name.py':
+        assert 'line 2' in line
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        (['upsample_cfg.type=dysampel'], "unknown upsampler type 'dysampel'; known types: a2u"),
+        (['upsample_cfg.type=dysample', 'upsample_cfg.groups=7'], 'groups'),
+        (['upsample_cfg.type=dysample', 'upsample_cfg.group=4'], 'group'),
+        (['upsample_cfg=5'], 'upsample_cfg must be a type name or a dict, got int'),
+        (['type=UpsampelFPN'], 'UpsampelFPN'),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_one_message(
+    tool, configs, tmp_path, capsys, options, said
+):
+    options = ('model.neck.type=UpsampleFPN', *(f'model.neck.{option}' for option in options))
+    assert tool('train', configs['mmdet'], '--work-dir', tmp_path, options=options) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if 'Error' in line]
+    assert len(lines) == 1
+    assert lines[0].startswith('error: the config cannot be built: ')
+    assert said in lines[0]
+
+
+@pytest.mark.parametrize('option', ['model.neck.type.x.y=1', 'train_cfg.max_epochs.x=1'])
+def test_options_that_do_not_fit_the_config_are_one_message(
+    tool, configs, tmp_path, capsys, option
+):
+    assert tool('train', configs['mmdet'], '--work-dir', tmp_path, options=(option,)) == 2
+    assert 'error: --cfg-options cannot be merged into the config' in capsys.readouterr().err
+
+
+def test_options_without_a_value(tool, configs, capsys):
+    with pytest.raises(SystemExit) as caught:
+        tool('train', configs['mmdet'], options=('foo',))
+    assert caught.value.code == 2
+    assert 'argument --cfg-options: ' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('place', 'said'),
+    [
+        ('file', 'File exists'),
+        ('file/below', 'Not a directory'),
+        ('/proc/run', 'No such file'),
+        ('/sys/run', ''),
+    ],
+)
+@pytest.mark.parametrize('command', ['train', 'test --out', 'test --show-dir'])
+def test_a_folder_that_cannot_be_written_to(
+    tool, trained, configs, tmp_path, capsys, command, place, said
+):
+    (tmp_path / 'file').touch()
+    folder = tmp_path / place
+    command, *option = command.split()
+    arguments = [command, configs['mmseg']]
+    if command == 'train':
+        arguments += ['--work-dir', folder]
+    else:
+        arguments += [trained['mmseg'] / 'epoch_3.pth', '--work-dir', tmp_path / 'run', *option]
+        arguments.append(folder / 'out.pkl' if option == ['--out'] else folder)
+    assert tool(*arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'error: nothing can be written to the folder {folder}: {said}')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_full_disk_at_the_start(tool, configs, tmp_path, capsys, monkeypatch):
+    def full(number):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(os, 'fsync', full)
+    assert tool('train', configs['mmseg'], '--work-dir', tmp_path / 'run') == 2
+    assert 'No space left on device' in capsys.readouterr().err
+    assert not list((tmp_path / 'run').iterdir())
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -226,6 +229,46 @@ def test_other_upsamplers_are_named(draw, dysample_configs, image, tmp_path):
     )
     status, _, errors = draw(config, image)
     assert status == 2 and 'it upsamples with CARAFE' in errors
+
+
+@pytest.mark.parametrize(
+    ('content', 'said'),
+    [
+        ({}, 'has none of the'),
+        ({'neck.upsample_modules.0.offset.weight': torch.ones(16, 16, 1, 1)}, "model's backbone"),
+        ([torch.ones(1)], 'it is of type list'),
+    ],
+)
+def test_checkpoint_without_the_backbone(draw, dysample_configs, image, tmp_path, content, said):
+    path = tmp_path / 'foreign.pth'
+    torch.save(content, path)
+    status, _, errors = draw(dysample_configs['mmdet'], image, '--checkpoint', path)
+    assert (status, errors.count('\n')) == (2, 1)
+    assert said in errors
+
+
+def test_a_model_that_cannot_be_built(draw, dysample_configs, image):
+    options = ('--cfg-options', 'model.neck.upsample_cfg.groups=7')
+    status, _, errors = draw(dysample_configs['mmdet'], image, *options)
+    assert (status, errors.count('\n')) == (2, 1)
+    assert errors.startswith('error: the config cannot be built: ') and 'groups' in errors
+
+
+def test_a_folder_or_disk_that_takes_no_pictures(
+    draw, dysample_configs, image, tmp_path, monkeypatch
+):
+    (tmp_path / 'file').touch()
+    status, _, errors = draw(dysample_configs['mmdet'], image, '--out', tmp_path / 'file/below')
+    assert (status, errors.count('\n')) == (2, 1)
+    assert f'nothing can be written to the folder {tmp_path / "file/below"}: Not a' in errors
+
+    monkeypatch.setattr(command, 'check_writable', lambda folder: None)  # full a moment later
+    full = OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr(os, 'fsync', Mock(side_effect=full))
+    status, _, errors = draw(dysample_configs['mmdet'], image, '--out', tmp_path / 'out')
+    assert (status, errors.count('\n')) == (2, 1)
+    assert 'No space left on device' in errors
+    assert not list((tmp_path / 'out').iterdir())
 
 
 def test_checkpoint_of_another_model(draw, dysample_configs, checkpoints, image):
