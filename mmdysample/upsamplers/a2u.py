@@ -45,7 +45,7 @@ class A2U(Upsampler):
             Defaults to ``in_channels``.
         keep_downsampling (bool): Keep the unused ``bconv_DP``. Without it, loading weights that
             hold it drops it with a log message. Defaults to True.
-        backend (str): ``'auto'``, ``'torch'`` or ``'triton'``, what reassembles; see
+        backend (str): ``'auto'``, ``'torch'``, ``'native'`` or ``'triton'``, what reassembles; see
             :func:`mmdysample.ops.reassemble`. Defaults to ``'auto'``.
 
     Raises:

@@ -26,7 +26,7 @@ class CARAFE(Upsampler):
         encoder_kernel (int): Side of the convolution that predicts kernels, odd. Defaults to 3.
         encoder_dilation (int): Its dilation. Defaults to 1.
         compressed_channels (int): Channels that it reads. Defaults to 64.
-        backend (str): ``'auto'``, ``'torch'`` or ``'triton'``, what reassembles; see
+        backend (str): ``'auto'``, ``'torch'``, ``'native'`` or ``'triton'``, what reassembles; see
             :func:`mmdysample.ops.reassemble`. Defaults to ``'auto'``.
 
     Raises:

@@ -39,7 +39,7 @@ class FADE(Upsampler):
             Defaults to True.
         lite (bool): Compress to ``k * k`` channels and convolve these depth-wise: the type
             ``fade_lite``. Defaults to False.
-        backend (str): ``'auto'``, ``'torch'`` or ``'triton'``, what reassembles; see
+        backend (str): ``'auto'``, ``'torch'``, ``'native'`` or ``'triton'``, what reassembles; see
             :func:`mmdysample.ops.reassemble`. Defaults to ``'auto'``.
 
     Raises:

@@ -34,7 +34,7 @@ class SAPA(Upsampler):
             compares them unprojected, which needs equal channel numbers. Defaults to 32.
         qkv_bias (bool): Give the projections biases. Defaults to True.
         norm (bool): Normalise guide and ``x`` first, in 32 groups. Defaults to True.
-        backend (str): ``'auto'``, ``'torch'`` or ``'triton'``, what reassembles; see
+        backend (str): ``'auto'``, ``'torch'``, ``'native'`` or ``'triton'``, what reassembles; see
             :func:`mmdysample.ops.reassemble`. Defaults to ``'auto'``.
 
     Raises:

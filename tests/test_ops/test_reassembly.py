@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from oracles.reassembly import reassemble_oracle, similarity_oracle
 from torch.autograd import gradcheck, gradgradcheck
 
 from mmdysample.ops import reassemble, reassembly, window_similarity
-from mmdysample.ops.reassembly import eager, mmcv_carafe
+from mmdysample.ops.backend import HAS_NUMBA, VARIABLE
+from mmdysample.ops.reassembly import eager, mmcv_carafe, native
 
 # (N, C, H, W), kernel_size, groups, scale_factor, why
 GEOMETRIES = [
@@ -37,15 +39,45 @@ def arguments(operator, shape, kernel_size, groups, scale, dtype=torch.float64):
     return (coarse, fine) if operator == 'reassemble' else (fine, coarse)
 
 
+NAIVE = {
+    'reassemble': reassembly.reassemble_naive,
+    'window_similarity': reassembly.window_similarity_naive,
+}
+
+
+@pytest.mark.parametrize('operator', OPERATORS)
+@pytest.mark.parametrize(('shape', 'kernel_size', 'groups', 'scale'), GEOMETRIES)
+def test_the_naive_forms_equal_the_loops(operator, shape, kernel_size, groups, scale):
+    tensors = arguments(operator, shape, kernel_size, groups, scale)
+    out = NAIVE[operator](*tensors, kernel_size, groups, scale)
+    torch.testing.assert_close(out, OPERATORS[operator][1](*tensors, kernel_size, groups, scale))
+
+
+NATIVE = pytest.param(
+    'native', marks=pytest.mark.skipif(not HAS_NUMBA, reason='numba is not installed')
+)
+
+
+@pytest.fixture(autouse=True, params=['torch', NATIVE])
+def backend(request, monkeypatch):
+    """All tests run with each implementation for the CPU, as the environment asks for it."""
+    monkeypatch.setenv(VARIABLE, request.param)
+    return request.param
+
+
 @pytest.fixture(params=[1, 2**20], ids=['row-by-row', 'at-once'])
-def chunking(request, monkeypatch):
+def chunking(request, backend, monkeypatch):
+    if backend == 'native' and request.param == 1:
+        pytest.skip('native kernels gather no windows')
     monkeypatch.setitem(eager._WINDOW_ELEMENTS, 'cpu', request.param)
 
 
 @pytest.mark.parametrize('operator', OPERATORS)
 @pytest.mark.parametrize(('shape', 'kernel_size', 'groups', 'scale'), GEOMETRIES)
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-def test_equals_the_loops(operator, shape, kernel_size, groups, scale, dtype, chunking):
+def test_equals_the_loops(operator, shape, kernel_size, groups, scale, dtype, chunking, backend):
+    if backend == 'native' and dtype.itemsize == 2:
+        pytest.skip('native kernels take no half precision')
     run, oracle = OPERATORS[operator]
     tensors = arguments(operator, shape, kernel_size, groups, scale, dtype)
     out = run(*tensors, kernel_size=kernel_size, groups=groups, scale_factor=scale)
@@ -74,7 +106,8 @@ def test_gradients(operator, shape, kernel_size, groups, scale, chunking):
 
 
 @pytest.mark.parametrize('operator', OPERATORS)
-def test_gradients_equal_those_of_the_loops_in_half_precision(operator):
+def test_gradients_equal_those_of_the_loops_in_half_precision(operator, monkeypatch):
+    monkeypatch.delenv(VARIABLE)
     run, oracle = OPERATORS[operator]
     tensors = [t.requires_grad_() for t in arguments(operator, (2, 4, 3, 4), 3, 2, 2, torch.half)]
     out = run(*tensors, kernel_size=3, groups=2)
@@ -178,6 +211,55 @@ def test_compiles_without_a_break(operator):
     )
 
 
+@pytest.mark.parametrize('operator', OPERATORS)
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+def test_any_number_of_threads_gives_the_same_bits(operator, layout, backend):
+    if backend == 'torch':
+        pytest.skip('the library of matrix products decides')
+    tensors = arguments(operator, (2, 20, 9, 7), 5, 2, 2, torch.float32)
+    tensors = [t.contiguous(memory_format=layout).requires_grad_() for t in tensors]
+    results = []
+    before = torch.get_num_threads()
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        out = OPERATORS[operator][0](*tensors, kernel_size=5, groups=2)
+        results.append([out, *torch.autograd.grad(out.square().sum(), tensors)])
+    torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize('operator', OPERATORS)
+def test_several_threads_call_at_once(operator, backend):
+    tensors = arguments(operator, (1, 8, 12, 12), 3, 1, 2, torch.float32)
+    run = OPERATORS[operator][0]
+    expected = run(*tensors, kernel_size=3)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: run(*tensors, kernel_size=3), range(16)))
+    assert all(torch.equal(result, expected) for result in results)
+
+
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+def test_gradients_of_gradients_in_either_layout(layout):
+    x, kernels = arguments('reassemble', (1, 4, 3, 3), 3, 2, 2)
+    x = x.contiguous(memory_format=layout).requires_grad_()
+    kernels.requires_grad_()
+    options = dict(kernel_size=3, groups=2)
+    assert gradgradcheck(lambda *pair: reassemble(*pair, **options), (x, kernels), fast_mode=True)
+
+
+@pytest.mark.skipif(not HAS_NUMBA, reason='numba is not installed')
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+def test_native_operators_keep_their_contract(layout):
+    x, kernels = arguments('reassemble', (2, 6, 3, 4), 3, 2, 2)
+    fine, x = (t.contiguous(memory_format=layout) for t in (torch.randn(2, 6, 6, 8).double(), x))
+    tensors = [t.requires_grad_() for t in (x, kernels, fine)]
+    geometry = (3, 2, 2)
+    x, kernels, fine = tensors
+    torch.library.opcheck(native.reassemble_native, (x, kernels, *geometry))
+    torch.library.opcheck(native.similarity_native, (fine, x, *geometry))
+    torch.library.opcheck(native.spread_native, (kernels, fine, *geometry))
+
+
 REFUSALS = [
     (dict(kernel_size=4), ValueError, 'kernel_size must be a positive odd integer, got 4'),
     (dict(kernel_size=5), ValueError, r'kernels must be of shape \(1, 25, 4, 6\)'),
@@ -258,6 +340,7 @@ def test_mmcv_is_called_with_our_geometry(monkeypatch):
     monkeypatch.setitem(sys.modules, 'mmcv', types.ModuleType('mmcv'))
     monkeypatch.setitem(sys.modules, 'mmcv.ops', fake)
     monkeypatch.setattr(reassembly, 'can_run_mmcv', lambda *_: True)
+    monkeypatch.delenv(VARIABLE)
     x, kernels = arguments('reassemble', (1, 4, 3, 3), 3, 2, 3)
     out = reassemble(x, kernels, kernel_size=3, groups=2, scale_factor=3, size=(8, 9))
     assert calls[0][2:] == (3, 2, 3)

@@ -24,6 +24,7 @@ from mmdysample.ops.checks import (
 from mmdysample.ops.reassembly.eager import reassemble_eager, window_similarity_eager
 from mmdysample.ops.reassembly.mmcv_carafe import can_run_mmcv, reassemble_mmcv
 from mmdysample.ops.reassembly.naive import reassemble_naive, window_similarity_naive
+from mmdysample.ops.reassembly.native import reassemble_native, similarity_native
 
 if HAS_TRITON:
     from mmdysample.ops.reassembly.operator import reassemble_triton, similarity_triton
@@ -53,10 +54,10 @@ def reassemble(
         scale_factor (int): The factor ``s``. Defaults to 2.
         size (tuple[int, int], optional): Output size ``(h', w')``, ``s(H-1) < h' <= sH``: the
             ``sH x sW`` result cut, not stretched. Defaults to ``(sH, sW)``.
-        backend (str): ``'torch'``, ``'triton'`` or ``'auto'``: what the environment variable
-            ``MMDYSAMPLE_BACKEND`` says, else on GPUs MMCV's operator where it gives our result,
-            then our kernel. Graphs that are exported are made of PyTorch's operators alone.
-            Defaults to ``'auto'``.
+        backend (str): ``'torch'``, ``'native'``, ``'triton'`` or ``'auto'``: what the environment
+            variable ``MMDYSAMPLE_BACKEND`` says; else on the CPU the native kernels where Numba is
+            installed, and on GPUs MMCV's operator where it gives our result, then our kernel.
+            Graphs that are exported are made of PyTorch's operators alone. Defaults to ``'auto'``.
 
     Returns:
         Tensor: ``(N, C, h', w')`` in the dtype of ``x``, accumulated in float32 or wider.
@@ -91,8 +92,8 @@ def window_similarity(
         kernel_size (int): Side ``k`` of the window, odd.
         groups (int): Channel groups ``G`` compared apart. Defaults to 1.
         scale_factor (int): The factor ``s``. Defaults to 2.
-        backend (str): ``'torch'``, ``'triton'`` or ``'auto'``, see :func:`reassemble`.
-            Defaults to ``'auto'``.
+        backend (str): ``'torch'``, ``'native'``, ``'triton'`` or ``'auto'``, see
+            :func:`reassemble`. Defaults to ``'auto'``.
 
     Returns:
         Tensor: Inner products ``(N, G * k * k, sH, sW)``, 0 at taps outside the map; in float32
@@ -121,13 +122,19 @@ def _choose_reassembly(
     fits_mmcv = can_run_mmcv(x, kernels, kernel_size, groups) and not records_graph()
     if fits_mmcv and check_backend(backend) == 'auto':
         return reassemble_mmcv
-    if choose_backend(backend, x, kernels) == 'triton':
+    chosen = choose_backend(backend, x, kernels)
+    if chosen == 'native':
+        return reassemble_native
+    if chosen == 'triton':
         return reassemble_triton
     return reassemble_naive if records_graph() else reassemble_eager
 
 
 def _choose_similarity(backend: str, query: Tensor, key: Tensor) -> Callable[..., Tensor]:
-    if choose_backend(backend, query, key) == 'triton':
+    chosen = choose_backend(backend, query, key)
+    if chosen == 'native':
+        return similarity_native
+    if chosen == 'triton':
         return similarity_triton
     return window_similarity_naive if records_graph() else window_similarity_eager
 

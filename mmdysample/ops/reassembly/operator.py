@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mmdysample.ops.backend import on_device
+from mmdysample.ops.reassembly.gradients import connect
 from mmdysample.ops.reassembly.kernel import reassemble_kernel, similarity_kernel, spread_kernel
 
 PIXELS, BLOCK = 128, 8
@@ -101,54 +102,4 @@ def _launch(
         )
 
 
-def _setup_context(ctx, inputs, output) -> None:
-    first, second, *ctx.geometry = inputs
-    ctx.save_for_backward(first, second)
-
-
-def _gradients(ctx, to_first, to_second):
-    """Gradients in the dtypes of the inputs, computed where they are needed."""
-    tensors = ctx.saved_tensors
-    return (
-        *(
-            to(*ctx.geometry).to(tensor.dtype) if needed else None
-            for to, tensor, needed in zip(
-                (to_first, to_second), tensors, ctx.needs_input_grad, strict=False
-            )
-        ),
-        None,
-        None,
-        None,
-    )
-
-
-def _reassemble_backward(ctx, grad):
-    x, kernels = ctx.saved_tensors
-    return _gradients(
-        ctx,
-        lambda *geometry: spread_triton(kernels, grad, *geometry),
-        lambda *geometry: similarity_triton(grad, x, *geometry),
-    )
-
-
-def _similarity_backward(ctx, grad):
-    query, key = ctx.saved_tensors
-    return _gradients(
-        ctx,
-        lambda *geometry: reassemble_triton(key, grad, *geometry),
-        lambda *geometry: spread_triton(grad, query, *geometry),
-    )
-
-
-def _spread_backward(ctx, grad):
-    kernels, fine = ctx.saved_tensors
-    return _gradients(
-        ctx,
-        lambda *geometry: similarity_triton(fine, grad, *geometry),
-        lambda *geometry: reassemble_triton(grad, kernels, *geometry),
-    )
-
-
-reassemble_triton.register_autograd(_reassemble_backward, setup_context=_setup_context)
-similarity_triton.register_autograd(_similarity_backward, setup_context=_setup_context)
-spread_triton.register_autograd(_spread_backward, setup_context=_setup_context)
+connect(reassemble_triton, similarity_triton, spread_triton)

@@ -1,0 +1,125 @@
+"""The native CPU kernels as operators of PyTorch: autograd of any order, compile."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmdysample.ops.reassembly.gradients import connect
+from mmdysample.ops.reassembly.naive import wide
+
+
+@torch.library.custom_op('mmdysample::reassemble_native', mutates_args=())
+def reassemble_native(
+    x: Tensor, kernels: Tensor, kernel_size: int, groups: int, scale_factor: int
+) -> Tensor:
+    """``(N, C, sH, sW)``: sum of each window of ``x``, weighted by ``kernels``; laid out as x."""
+    out = _empty_reassembled(x, kernels, kernel_size, groups, scale_factor)
+    dtype = wide(x, kernels)
+    result = out if out.dtype == dtype else torch.empty_like(out, dtype=dtype)
+    geometry = (x.shape[1] // groups, *x.shape[2:], kernel_size, scale_factor)
+    if _in_pixels(x):
+        weights, strides = _either_layout(kernels, dtype)
+        arrays = (_pixels(x, dtype), weights, strides, _pixels(result, dtype), groups)
+        _run('reassemble_pixels', x.shape[0] * x.shape[2], *arrays, *geometry)
+    else:
+        arrays = (_planes(tensor, dtype) for tensor in (x, kernels, result))
+        _run('reassemble_planes', x.shape[0] * groups * x.shape[2], *arrays, *geometry)
+    return out if result is out else out.copy_(result)
+
+
+@torch.library.custom_op('mmdysample::window_similarity_native', mutates_args=())
+def similarity_native(
+    query: Tensor, key: Tensor, kernel_size: int, groups: int, scale_factor: int
+) -> Tensor:
+    """``(N, G*k*k, sH, sW)``: inner products of ``query`` with each window of ``key``."""
+    out = _empty_similarity(query, key, kernel_size, groups, scale_factor)
+    geometry = (key.shape[1] // groups, *key.shape[2:], kernel_size, scale_factor)
+    if _in_pixels(key):
+        result, strides = _either_layout(out, out.dtype)
+        arrays = (_pixels(query, out.dtype), _pixels(key, out.dtype), result, strides, groups)
+        _run('similarity_pixels', key.shape[0] * key.shape[2], *arrays, *geometry)
+    else:
+        arrays = (_planes(tensor, out.dtype) for tensor in (query, key, out))
+        _run('similarity_planes', key.shape[0] * groups * key.shape[2], *arrays, *geometry)
+    return out
+
+
+@torch.library.custom_op('mmdysample::reassemble_transposed_native', mutates_args=())
+def spread_native(
+    kernels: Tensor, fine: Tensor, kernel_size: int, groups: int, scale_factor: int
+) -> Tensor:
+    """``(N, C, H, W)``: the transpose of reassembly, applied to ``fine`` and laid out as it."""
+    out = _empty_spread(kernels, fine, kernel_size, groups, scale_factor)
+    geometry = (out.shape[1] // groups, *out.shape[2:], kernel_size, scale_factor)
+    if _in_pixels(fine):
+        weights, strides = _either_layout(kernels, out.dtype)
+        arrays = (weights, strides, _pixels(fine, out.dtype), _pixels(out, out.dtype), groups)
+        _run('spread_pixels', out.shape[0] * out.shape[2], *arrays, *geometry)
+    else:
+        arrays = (_planes(tensor, out.dtype) for tensor in (kernels, fine, out))
+        _run('spread_planes', out.shape[0] * groups * out.shape[2], *arrays, *geometry)
+    return out
+
+
+connect(reassemble_native, similarity_native, spread_native)
+
+
+@reassemble_native.register_fake
+def _empty_reassembled(x, kernels, kernel_size, groups, scale_factor):
+    return _empty(x, (*x.shape[:2], *kernels.shape[2:]), x.dtype)
+
+
+@similarity_native.register_fake
+def _empty_similarity(query, key, kernel_size, groups, scale_factor):
+    shape = (query.shape[0], groups * kernel_size**2, *query.shape[2:])
+    return query.new_empty(shape, dtype=wide(query, key))
+
+
+@spread_native.register_fake
+def _empty_spread(kernels, fine, kernel_size, groups, scale_factor):
+    n, channels, height, width = fine.shape
+    shape = (n, channels, height // scale_factor, width // scale_factor)
+    return _empty(fine, shape, wide(kernels, fine))
+
+
+def _empty(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    layout = torch.channels_last if _in_pixels(like) else torch.contiguous_format
+    return torch.empty(shape, dtype=dtype, device=like.device, memory_format=layout)
+
+
+def _in_pixels(x: Tensor) -> bool:
+    """Whether a map is channels_last; one that is NCHW as well, such as one channel, is not."""
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _planes(x: Tensor, dtype: torch.dtype) -> np.ndarray:
+    return x.detach().to(dtype).contiguous().view(-1).numpy()
+
+
+def _pixels(x: Tensor, dtype: torch.dtype) -> np.ndarray:
+    x = x.detach().to(dtype).contiguous(memory_format=torch.channels_last)
+    return x.permute(0, 2, 3, 1).view(-1).numpy()
+
+
+def _either_layout(x: Tensor, dtype: torch.dtype) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Flat memory and element strides; a copy only where the layout is neither of the two."""
+    if _in_pixels(x):
+        _, channels, height, width = x.shape
+        return _pixels(x, dtype), (height * width * channels, 1, width * channels, channels)
+    return _planes(x, dtype), x.contiguous().stride()
+
+
+def _run(name: str, blocks: int, *arguments) -> None:
+    _numba('mmdysample.ops.native').run(
+        getattr(_numba('mmdysample.ops.reassembly.native_kernels'), name), blocks, *arguments
+    )
+
+
+def _numba(module: str) -> ModuleType:
+    """Numba is slow to import, so what needs it waits for the first call."""
+    return import_module(module)
