@@ -74,9 +74,9 @@ def _draw(table: Table, pair: Sequence[Run], folder: Path, count: int) -> list[d
     total = len(loaded[0][2])
     described = []
     for index in np.linspace(0, total - 1, min(count, total)).astype(int).tolist():
-        panels, image, depth_range = _panels(table.task, loaded, index)
+        strip, image, depth_range = _picture(table.task, loaded, index)
         file = f'{table.scale}-{table.name}-{index}.png'
-        content = cv2.imencode('.png', cv2.cvtColor(_strip(table.task, panels), cv2.COLOR_RGB2BGR))
+        content = cv2.imencode('.png', cv2.cvtColor(strip, cv2.COLOR_RGB2BGR))
         write_whole(folder / file, content[1].tobytes())
         described.append(
             dict(
@@ -104,10 +104,10 @@ def _load(run: Run) -> tuple[Config, torch.nn.Module, Any]:
     return cfg, model, dataset
 
 
-def _panels(
+def _picture(
     task: str, loaded: Sequence[tuple[Config, torch.nn.Module, Any]], index: int
-) -> tuple[list[np.ndarray], str, list[float] | None]:
-    """Draw the image, the truth and each prediction, all ``(H, W, 3)``, RGB, uint8."""
+) -> tuple[np.ndarray, str, list[float] | None]:
+    """Draw the image, the truth and each prediction: ``(H, W, 3)``, RGB, uint8."""
     cfg, _, dataset = loaded[0]
     samples = []
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
@@ -118,20 +118,23 @@ def _panels(
         image = mmcv.imread(path, channel_order='rgb')
         if task == 'depth':
             panels, depth_range = _depth_panels(image, samples)
-            return panels, Path(path).name, depth_range
+            return _strip(panels, panels[1]), Path(path).name, depth_range
         visualizer = VISUALIZERS.build(dict(cfg.visualizer, vis_backends=[], save_dir=None))
     visualizer.dataset_meta = dataset.metainfo
     visualizer.line_width = 1 + image.shape[1] // 400
     visualizer.draw_texts = lambda *_, **__: visualizer  # would cover a small picture; see legend
     options = dict(with_labels=False) if task == 'segmentation' else {}
-    panels = [image]
-    with tempfile.TemporaryDirectory() as folder:
-        for number, sample in enumerate([samples[0], *samples]):
-            out = str(Path(folder, f'{number}.png'))
-            shown = dict(draw_gt=number == 0, draw_pred=number > 0)
-            visualizer.add_datasample('', image, sample, **shown, out_file=out, **options)
-            panels.append(mmcv.imread(out, channel_order='rgb'))
-    return panels, Path(path).name, None
+
+    def draw(image: np.ndarray, sample: Any, truth: bool) -> np.ndarray:
+        with tempfile.NamedTemporaryFile(suffix='.png') as file:
+            shown = dict(draw_gt=truth, draw_pred=not truth, out_file=file.name)
+            visualizer.add_datasample('', image, sample, **shown, **options)
+            return mmcv.imread(file.name, channel_order='rgb')
+
+    alone = draw(np.zeros_like(image), samples[0], truth=True)
+    panels = [image, draw(image, samples[0], truth=True)]
+    panels += [draw(image, sample, truth=False) for sample in samples]
+    return _strip(panels, alone), Path(path).name, None
 
 
 def _depth_panels(
@@ -150,14 +153,13 @@ def _depth_panels(
     return [image, *(colour_depth(array, depth_range) for array in arrays)], depth_range
 
 
-def _strip(task: str, panels: Sequence[np.ndarray]) -> np.ndarray:
+def _strip(panels: Sequence[np.ndarray], truth: np.ndarray) -> np.ndarray:
     """Put panels side by side, and below each the same small window, pixel by pixel.
 
-    The window is the one in which the truth has most edges.
+    The window is the one in which the truth, drawn without the image, has most edges.
     """
     height, width = panels[0].shape[:2]
-    drawn = panels[1] if task == 'depth' else cv2.absdiff(panels[1], panels[0])
-    edges = cv2.Canny(drawn, 40, 80) > 0
+    edges = cv2.Canny(truth, 40, 80) > 0
     w = min(max(width // 4, 32), 80, width)
     h = max(1, min(round(w * height / width), height))
     counts = cv2.boxFilter(edges.astype(np.float32), -1, (w, h), anchor=(0, 0), normalize=False)

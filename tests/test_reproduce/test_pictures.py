@@ -96,11 +96,13 @@ def test_true_depth_is_that_of_the_file_on_the_scale_that_is_told(tmp_path, data
     table = TABLES['depthformer']
     for row in ('bilinear', 'dysample'):
         put_run(tmp_path, table, row, 0, data_root)
-    loaded = [pictures._load(run) for run in find_runs(tmp_path, table)]
-    panels, file, (near, far) = pictures._panels('depth', loaded, 1)
-    depth = np.asarray(Image.open(data_root / 'depth/val/000001.png')) / 1000
-    assert file == '000001.jpg' and near <= depth[depth > 0].min() and far >= depth.max()
-    assert (panels[1] == colour_depth(depth, (near, far))).mean() > 0.99
+    (picture, *_), _ = draw_pictures(table, find_runs(tmp_path, table), tmp_path / 'out', 3)
+    near, far = picture['depth_range']
+    depth = np.asarray(Image.open(data_root / 'depth/val/000000.png')) / 1000
+    assert near <= depth[depth > 0].min() and far >= depth.max()
+    strip = np.asarray(Image.open(tmp_path / 'out' / picture['file'])).astype(int)
+    expected = cv2.resize(colour_depth(depth, (near, far)), (320, HEIGHT))
+    assert np.median(np.abs(strip[:HEIGHT, 328:648] - expected)) <= 2
 
 
 def test_pictures_of_earlier_reports_are_deleted_and_others_are_kept(tmp_path, data_root):
@@ -174,12 +176,30 @@ def test_the_rows_to_show():
 
 
 def test_the_window_is_where_the_truth_has_most_edges():
-    image = np.full((90, 120, 3), 90, np.uint8)
-    truth = image.copy()
+    """And not where the image has most: it is a chessboard but for the truth's object."""
+    image = np.kron(np.indices((45, 60)).sum(0) % 2, np.ones((2, 2)))[..., None].repeat(3, -1)
+    image = (image * 100).astype(np.uint8)
+    truth = np.zeros_like(image)
     truth[60:80:4, 80:110] = 255
-    strip = pictures._strip('segmentation', [image, truth])
+    strip = pictures._strip([image, image], truth)
     frame = np.argwhere((strip[:240, :320] == 255).all(-1)) * 120 / 320
     (top, left), (bottom, right) = frame.min(0), frame.max(0)
     assert top >= 45 and left >= 70 and bottom - top < 30 and right - left < 40
     for shape in ((5, 4, 3), (90, 30, 3), (20, 400, 3)):
-        assert pictures._strip('depth', [np.zeros(shape, np.uint8)] * 2).shape[1] == 648
+        small = np.zeros(shape, np.uint8)
+        assert pictures._strip([small, small], small).shape[1] == 648
+
+
+def test_the_window_of_a_picture_is_at_its_objects(tmp_path, data_root):
+    """The frame that is drawn on the image holds edges of the true classes."""
+    table = TABLES['segformer']
+    for row in ('bilinear', 'dysample'):
+        put_run(tmp_path, table, row, 0, data_root)
+    (picture,), _ = draw_pictures(table, find_runs(tmp_path, table), tmp_path / 'out', 1)
+    strip = np.asarray(Image.open(tmp_path / 'out' / picture['file'])).astype(int)
+    labels = np.asarray(Image.open(data_root / 'semantic/val/000000.png'))
+    frame = np.argwhere((strip[:HEIGHT, :320] == 255).all(-1)) * SIZE[1] / 320
+    (top, left), (bottom, right) = frame.min(0).astype(int), frame.max(0).astype(int)
+    inside = labels[top : bottom + 1, left : right + 1]
+    edges = (np.diff(labels, axis=1) != 0).mean(), (np.diff(inside, axis=1) != 0).mean()
+    assert edges[1] > 1.5 * edges[0]
