@@ -103,6 +103,46 @@ def test_metadata(wheel):
     assert [line for line in required if 'extra ==' not in line] == ['Requires-Dist: torch>=2.6']
 
 
+def git(folder: Path, *command: str) -> str:
+    identity = ['-c', 'user.name=Somebody', '-c', 'user.email=somebody@example.org']
+    done = subprocess.run(
+        ['git', *identity, *command], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_the_revision_is_that_of_the_package_alone(source, tmp_path):
+    """Not of a repository in which the package happens to be installed."""
+    from mmdysample.engine.provenance import revision
+
+    site = tmp_path / 'env' / 'site-packages'
+    (site / 'mmdysample').mkdir(parents=True)
+    shutil.copy(source / 'mmdysample' / '__init__.py', site / 'mmdysample')
+    git(tmp_path, 'init', '--quiet')
+    (tmp_path / 'mine.py').touch()
+    git(tmp_path, 'add', 'mine.py')
+    git(tmp_path, 'commit', '--quiet', '-m', 'mine')
+    assert revision(site) is None
+    git(tmp_path, 'add', '--force', 'env')
+    git(tmp_path, 'commit', '--quiet', '-m', 'an environment')
+    assert revision(site) is None
+    (site / 'mmdysample' / '.mim').mkdir()
+    (site / 'mmdysample' / '.mim' / 'revision').write_text('abc\n')
+    assert revision(site) == 'abc'
+
+
+def test_a_wheel_of_a_checkout_notes_its_revision(source, tmp_path):
+    checkout = tmp_path / 'checkout'
+    shutil.copytree(source, checkout, ignore=shutil.ignore_patterns('.mim'))
+    git(checkout, 'init', '--quiet')
+    git(checkout, 'add', '.')
+    git(checkout, 'commit', '--quiet', '-m', 'first')
+    wheel = build('wheel', checkout, tmp_path / 'wheel')
+    with zipfile.ZipFile(wheel) as archive:
+        noted = archive.read('mmdysample/.mim/revision').decode().strip()
+    assert noted.removesuffix('-dirty') == git(checkout, 'rev-parse', 'HEAD')
+
+
 def test_setup_does_not_import_torch(source):
     script = 'import sys, runpy; sys.argv = ["setup.py", "--version"]\n'
     script += 'runpy.run_path("setup.py", run_name="__main__"); assert "torch" not in sys.modules'
@@ -163,3 +203,27 @@ optimizer.step()
 assert not torch.equal(before, model.neck.upsample_modules[0].offset.weight)
 """)
     run('step.py', installed, cwd=tmp_path, PYTHONPATH=str(installed))
+
+
+@pytest.mark.parametrize(
+    ('package', 'base'),
+    [
+        ('mmdet', 'faster_rcnn/faster-rcnn_r50_fpn-dysample_1x_coco.py'),
+        ('mmseg', 'segformer/segformer_mit-b1_dysample_8xb2-160k_ade20k-512x512.py'),
+    ],
+)
+def test_configs_of_an_installed_wheel_are_bases(installed, tmp_path, package, base):
+    pytest.importorskip(package)
+    (tmp_path / 'config.py').write_text(f"_base_ = 'mmdysample::{base}'\nwork_dir = 'mine'\n")
+    script = """
+import sys, mmdysample
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+cfg = Config.fromfile('config.py')
+assert cfg.work_dir == 'mine'
+init_default_scope(cfg.default_scope)
+model = MODELS.build(cfg.model)
+print(sum(type(module).__name__ == 'DySample' for module in model.modules()))
+"""
+    printed = run('-c', script, cwd=tmp_path, PYTHONPATH=str(installed))
+    assert int(printed.split()[-1]) > 0

@@ -11,21 +11,15 @@ if [[ ! -x $venv/bin/python ]]; then
     python3 -m venv "$venv"
 fi
 
-# The requirements of the extra `docs`, read from setup.py so that they stand in one place.
+# The requirements of the extra `docs`, so that they stand in one place.
 mapfile -t requirements < <("$venv/bin/python" - <<'PYTHON'
-import ast
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    from pip._vendor import tomli as tomllib
 
-tree = ast.parse(open('setup.py', encoding='utf-8').read())
-extras = next(
-    keyword.value
-    for node in ast.walk(tree)
-    if isinstance(node, ast.Call)
-    for keyword in node.keywords
-    if keyword.arg == 'extras_require'
-)
-for key, value in zip(extras.keys, extras.values):
-    if key is not None and key.value == 'docs':
-        print('\n'.join(ast.literal_eval(value)))
+with open('pyproject.toml', 'rb') as file:
+    print('\n'.join(tomllib.load(file)['project']['optional-dependencies']['docs']))
 PYTHON
 )
 if ! "$venv/bin/python" -c 'import latex2mathml, material, mkdocs, mkdocstrings_handlers.python' \

@@ -46,7 +46,7 @@ find_python() {
 # What the environment depends on; when it changes, the steps run again.
 fingerprint() {
     printf '%s\n' "$stack" "$torch" "$mmcv" "${FORCE_CUDA:-}" "$PWD"
-    cat setup.py tools/setup_env.sh
+    cat setup.py pyproject.toml tools/setup_env.sh
 }
 stamp=$venv/.mmdysample-setup
 wanted=$(fingerprint | sha256sum | cut -d' ' -f1)
