@@ -17,8 +17,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mmdysample.costs.stopwatch import device_name
-from mmdysample.engine.provenance import provenance
+from mmdysample.engine.provenance import device_name, provenance
 
 
 def read_training(name: str, work_dir: Path) -> dict:

@@ -19,8 +19,8 @@ from mmdysample.costs.formulations import (
     initial_displacement,
     published_sampling,
 )
-from mmdysample.costs.stopwatch import device_name, measure, peak_memory, progress, spread
-from mmdysample.engine.provenance import provenance, save
+from mmdysample.costs.stopwatch import measure, peak_memory, progress, spread
+from mmdysample.engine.provenance import device_name, provenance, save
 from mmdysample.ops import dysample
 from mmdysample.ops.backend import HAS_TRITON, can_run_triton
 from mmdysample.ops.reassembly.mmcv_carafe import mmcv_has_cuda

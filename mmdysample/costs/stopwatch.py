@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 
-from mmdysample.engine.provenance import device_name as device_name
-
 
 def measure(
     runs: Sequence[Callable[[], Any]], rounds: int, device: torch.device, graphs: bool = True

@@ -14,8 +14,8 @@ from torch import nn
 
 from mmdysample.costs.models import Network, available_networks, build_network
 from mmdysample.costs.options import add_upsamplers, check_upsamplers
-from mmdysample.costs.stopwatch import device_name, measure, peak_memory, progress, spread
-from mmdysample.engine.provenance import provenance, save
+from mmdysample.costs.stopwatch import measure, peak_memory, progress, spread
+from mmdysample.engine.provenance import device_name, provenance, save
 
 MODELS = ('Faster-R-CNN-R50', 'SegFormer-B1')
 UPSAMPLERS = ('dysample', 'dysample_s_plus')

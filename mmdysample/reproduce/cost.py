@@ -15,8 +15,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import nn
 
-from mmdysample.costs.stopwatch import device_name
-from mmdysample.engine.provenance import provenance
+from mmdysample.engine.provenance import device_name, provenance
 from mmdysample.reproduce.results import cost_file, write_json
 from mmdysample.reproduce.tables import Table
 from mmdysample.upsamplers import Upsampler

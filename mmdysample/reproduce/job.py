@@ -21,10 +21,9 @@ from typing import Any
 import torch
 from mmengine.config import Config, DictAction
 
-from mmdysample.costs.stopwatch import device_name
 from mmdysample.engine.errors import UsageError
 from mmdysample.engine.launch import project_root
-from mmdysample.engine.provenance import provenance
+from mmdysample.engine.provenance import device_name, provenance
 from mmdysample.reproduce.batch import images_per_update
 from mmdysample.reproduce.children import Children, Stopped
 from mmdysample.reproduce.cost import config_digest
