@@ -86,7 +86,8 @@ def choose_backend(
     Triton kernels on a GPU; the interpreter is there for tests that ask for it. Triton compiles
     for GPUs that nobody has tried, so before it is taken by itself for the first time on a device
     and for a dtype, the trial must give what PyTorch's operators give. Where a GPU has to do
-    without the kernels, the log says so once.
+    without the kernels, the log says so once. Where only PyTorch's own operators will do, see
+    :func:`only_plain_operators`, they take the place of native code even if that was asked for.
 
     Args:
         backend (str): See :func:`check_backend`.
@@ -99,6 +100,8 @@ def choose_backend(
         ValueError: If ``backend`` is unknown.
     """
     backend = check_backend(backend)
+    if (backend == 'native' and only_plain_operators()) or _is_transforming():
+        return 'torch'
     if backend == 'triton':
         can_run_triton(*tensors, raise_error=True)
     if backend == 'native':
@@ -122,12 +125,18 @@ def on_device(device: torch.device) -> AbstractContextManager:
     return torch.cuda.device(device) if device.type == 'cuda' else nullcontext()
 
 
-def records_graph() -> bool:
-    """Whether a graph of PyTorch's own operators is being recorded, for use without this package.
+def only_plain_operators() -> bool:
+    """Whether nothing but PyTorch's own operators will do.
 
-    ``torch.compile`` is none of these cases: it calls the kernels as operators of their own.
+    That is so while a graph is traced or exported, for use without this package, and inside the
+    transforms of ``torch.func``. ``torch.compile`` is none of these cases: it calls the kernels
+    as operators of their own.
     """
-    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+    return torch.jit.is_tracing() or torch.compiler.is_exporting() or _is_transforming()
+
+
+def _is_transforming() -> bool:
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def _answer(backend: str, obstacle: str | None, raise_error: bool) -> bool:
@@ -163,8 +172,8 @@ def _native_obstacle(tensors: Sequence[Tensor | None]) -> str | None:
     """What keeps the native kernels from these tensors, in words; None if nothing does."""
     if not HAS_NUMBA:
         return 'the package numba is not installed'
-    if records_graph():
-        return 'a graph is being traced or exported, which records operators of PyTorch only'
+    if only_plain_operators():
+        return 'tracing, exporting and torch.func take operators of PyTorch only'
     for tensor in tensors:
         if tensor is None:
             continue

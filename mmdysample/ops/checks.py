@@ -49,13 +49,16 @@ def resolve_size(x: Tensor, scale_factor: int, size: tuple[int, int] | None) -> 
 
     Raises:
         ValueError: If ``size`` is not a pair, or out of reach.
+        TypeError: If ``size`` does not consist of integers.
     """
     full = (x.shape[-2] * scale_factor, x.shape[-1] * scale_factor)
     if size is None:
         return full
-    if len(size) != 2:
-        raise ValueError(f'size must be (height, width), got {tuple(size)}')
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise ValueError(f'size must be (height, width), got {size!r}')
     if not torch.jit.is_tracing():
+        if not all(isinstance(length, (int, torch.SymInt)) for length in size):
+            raise TypeError(f'size must be two integers, got {size!r}')
         for axis, wanted, most in zip(('height', 'width'), size, full, strict=True):
             if not most - scale_factor < wanted <= most:
                 raise ValueError(

@@ -11,8 +11,7 @@ the package; so is every module that holds kernels. How to write one:
 - Arguments are NumPy arrays (``tensor.numpy()`` of a detached tensor shares its memory) and
   numbers. Flat arrays and indices of type ``np.uint64`` spare the loop the strides and the test
   for negative indices: ``np.uint64`` plus a signed integer would be a float, so mix neither.
-- A helper that kernels call is decorated with :func:`kernel` too, and stands in the file of its
-  kernels: Numba compiles anew when that file changes, and does not look into others.
+- A helper that kernels call is decorated with :func:`part`.
 
 Threads are our own because Numba's are not safe here: its workqueue layer aborts when two Python
 threads call at once, and OpenMP's does not survive a fork after its first use.
@@ -20,6 +19,7 @@ threads call at once, and OpenMP's does not survive a fork after its first use.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import stat
@@ -27,6 +27,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numba
@@ -49,10 +50,10 @@ _pool_size = 0
 def kernel(function: Callable) -> Callable:
     """Compile a function at its first call, and keep the machine code on disk for later processes.
 
-    Numba keeps it beside the source file, or in the user's cache folder where that cannot be
-    written, or in ``NUMBA_CACHE_DIR`` where that is set. If none of them can be written, a folder
-    of this user's below the system's temporary one serves; if that fails too, every process
-    compiles for itself.
+    The folder is below ``NUMBA_CACHE_DIR`` or the user's cache folder, or of this user alone below
+    the system's temporary one where those cannot be written; if that fails too, every process
+    compiles for itself. Its name tells the sources of all kernels: Numba alone would go on using
+    machine code whose helpers have changed in another file.
 
     Args:
         function (Callable): What Numba's ``njit`` takes.
@@ -60,20 +61,31 @@ def kernel(function: Callable) -> Callable:
     Returns:
         Callable: The compiled function.
     """
-    try:
-        return numba.njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # no folder can be written
-        folder = _private_folder()
-    if folder is None:
-        return numba.njit(**_OPTIONS)(function)
     before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(folder)  # read while the decorator runs
-    try:
-        return numba.njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:
-        return numba.njit(**_OPTIONS)(function)
-    finally:
-        numba.config.CACHE_DIR = before
+    for folder in (_user_folder, _private_folder):
+        path = folder()
+        if path is None or not _can_write(path / _sources()):
+            continue
+        numba.config.CACHE_DIR = str(path / _sources())  # read while the decorator runs
+        try:
+            return numba.njit(cache=True, **_OPTIONS)(function)
+        except RuntimeError:  # Numba finds no folder that it can write
+            continue
+        finally:
+            numba.config.CACHE_DIR = before
+    return numba.njit(**_OPTIONS)(function)
+
+
+def part(function: Callable) -> Callable:
+    """Compile what kernels call, into each of its callers: vectors then stay in registers.
+
+    Args:
+        function (Callable): What Numba's ``njit`` takes.
+
+    Returns:
+        Callable: The compiled function.
+    """
+    return numba.njit(forceinline=True, **_OPTIONS)(function)
 
 
 def run(function: Callable, blocks: int, *arguments, least: int = 1) -> None:
@@ -127,6 +139,28 @@ def _forget_threads() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_threads)
+
+
+@cache
+def _sources() -> str:
+    """A digest of everything that the package's kernels are made of."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sorted(Path(__file__).parent.rglob('*.py')):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _can_write(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def _user_folder() -> Path:
+    parent = numba.config.CACHE_DIR or os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+    return Path(os.path.expanduser(parent)) / 'mmdysample'
 
 
 def _private_folder() -> Path | None:

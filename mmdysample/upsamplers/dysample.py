@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmdysample.ops.backend import check_backend
 from mmdysample.ops.checks import check_feature
-from mmdysample.ops.dysample import INITS, STYLES, dysample, full_precision
+from mmdysample.ops.dysample import INITS, STYLES, SamplingSpec, dysample, full_precision
 from mmdysample.ops.dysample.eager import initial_positions, sampling_positions
 from mmdysample.upsamplers.base import Upsampler, check_flag, register_upsampler
 
@@ -62,8 +62,8 @@ class DySample(Upsampler):
         scope_bias (bool): Give the scope convolution a bias, as the authors' detection and
             segmentation code does. Added by itself when weights that carry one are loaded; set
             it where such weights are to be trained further. Defaults to False.
-        backend (str): ``'auto'``, ``'torch'``, ``'triton'`` or ``'gather'``, what samples the
-            feature; see :func:`mmdysample.ops.dysample`. Defaults to ``'auto'``.
+        backend (str): ``'auto'``, ``'torch'``, ``'native'``, ``'triton'`` or ``'gather'``, what
+            samples the feature; see :func:`mmdysample.ops.dysample`. Defaults to ``'auto'``.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -173,8 +173,10 @@ class DySample(Upsampler):
         check_feature('x', x, self.in_channels)
         size = self.output_size(x, size)
         projections = self._projections(x)
-        options = (self.scale_factor, self.groups, self.style, self.scope_factor, self.init, size)
-        position = torch.stack(sampling_positions(x, *projections, *options), dim=2)
+        spec = SamplingSpec(
+            self.scale_factor, self.groups, self.style, self.scope_factor, self.init
+        )
+        position = torch.stack(sampling_positions(x, *projections, spec, size), dim=2)
         column, row = (
             initial_positions(length, self.scale_factor, self.init, position.dtype, x.device)
             for length in size[::-1]

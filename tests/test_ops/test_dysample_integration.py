@@ -5,21 +5,28 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import subprocess
+import sys
 import warnings
 
 import pytest
 import torch
 import torch.multiprocessing as mp
+from oracles.dysample import random_case
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmdysample import DySample
-from mmdysample.ops.backend import HAS_TRITON, INTERPRETED
+from mmdysample.ops import dysample
+from mmdysample.ops.backend import HAS_NUMBA, HAS_TRITON, INTERPRETED
+from mmdysample.ops.dysample import operator
 
+needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason='needs numba')
 BACKENDS = [
     'torch',
+    pytest.param('native', marks=needs_numba),
     pytest.param('triton', marks=pytest.mark.skipif(not HAS_TRITON, reason='needs triton')),
 ]
 
@@ -47,6 +54,110 @@ def test_compile_in_one_graph_with_dynamic_shapes(device, backend):
     for shape in ((1, 8, 4, 5), (2, 8, 3, 4)):
         x = torch.randn(shape, device=device)
         torch.testing.assert_close(gradients(compiled, x), gradients(up, x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('dynamic', [False, True])
+@pytest.mark.parametrize('backend', BACKENDS[1:])
+def test_operators_keep_their_contract(device, dynamic, backend):
+    """Schema, fake implementation, autograd registration and symbolic shapes, by PyTorch's test."""
+    tensors, options, grad = random_case(device, dynamic=dynamic, groups=1)
+    leaves = [None if t is None else t.requires_grad_() for t in tensors.values()]
+    size = options.pop('size')
+    options = (*options.values(),)
+    torch.library.opcheck(operator._sample, (*leaves, *options, *size, backend))
+    plain = [None if t is None else t.detach() for t in leaves]
+    arguments = (grad, *plain, *options, backend, True, True)
+    torch.library.opcheck(operator._differentiate, arguments)
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('style', ['lp', 'pl'])
+def test_vmap(device, style, backend, memory_format):
+    """Over maps, and over the gradients of single images."""
+    up = make_module(style, backend).to(device)
+    x = torch.randn(6, 8, 3, 4, device=device).to(memory_format=memory_format).unflatten(0, (3, 2))
+    expected = torch.stack([up(image) for image in x])
+    torch.testing.assert_close(torch.func.vmap(up)(x), expected, atol=1e-5, rtol=1e-5)
+
+    parameters = {k: v.detach() for k, v in up.named_parameters()}
+
+    def loss(parameters, image):
+        return torch.func.functional_call(up, parameters, (image,)).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, x)
+    for image, *found in zip(x, *each.values(), strict=True):
+        up.zero_grad()
+        up(image).square().sum().backward()
+        for gradient, parameter in zip(found, up.parameters(), strict=True):
+            torch.testing.assert_close(gradient, parameter.grad, atol=1e-3, rtol=1e-4)
+
+
+@needs_numba
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_native_results_are_the_same_for_any_number_of_threads(memory_format):
+    tensors, options, grad = random_case(
+        share=24, groups=2, height=19, width=17, dynamic=True, reach=3.0, x_format=memory_format
+    )
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for number in (1, 2, 3, 16):
+            torch.set_num_threads(number)
+            leaves = [t.clone().requires_grad_() for t in tensors.values()]
+            out = dysample(*leaves, **options, backend='native')
+            results.append([out, *torch.autograd.grad(out, leaves, grad)])
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        for first, value in zip(results[0], other, strict=True):
+            assert torch.equal(first, value)
+
+
+class _Upsampled(torch.utils.data.Dataset):
+    """Images that loader processes upsample."""
+
+    def __init__(self, up):
+        self.up = up
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        with torch.no_grad():
+            return self.up(torch.full((1, 8, 9, 10), float(index)))[0]
+
+
+@needs_numba
+def test_workers_forked_after_the_first_use():
+    up = make_module(backend='native')
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        images = _Upsampled(up)
+        expected = [images[i] for i in range(4)]
+        loader = torch.utils.data.DataLoader(
+            images, batch_size=None, num_workers=2, multiprocessing_context='fork'
+        )
+        found = list(loader)
+    finally:
+        torch.set_num_threads(before)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+@needs_numba
+def test_a_second_process_compiles_nothing():
+    script = (
+        'import torch; from mmdysample.ops import dysample\n'
+        'dysample(torch.ones(1, 8, 2, 2), torch.zeros(1, 32, 2, 2), backend="native")\n'
+        'from mmdysample.ops.dysample import native_forward\n'
+        'print(sum(native_forward.forward_planes.stats.cache_misses.values()))\n'
+    )
+    command = [sys.executable, '-W', 'ignore', '-c', script]
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == '0'
 
 
 @pytest.mark.slow

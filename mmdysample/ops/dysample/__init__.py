@@ -7,17 +7,15 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from mmdysample.ops.backend import HAS_TRITON, choose_backend
-from mmdysample.ops.checks import check_feature, check_scale_factor, resolve_size
-from mmdysample.ops.dysample.bag import dysample_bag, is_channels_last
-from mmdysample.ops.dysample.eager import dysample_reference
-from mmdysample.ops.dysample.gather import dysample_gather
+from mmdysample.ops.backend import choose_backend
+from mmdysample.ops.checks import check_feature, resolve_size
+from mmdysample.ops.dysample.eager import sample_eager
+from mmdysample.ops.dysample.gather import sample_gather
+from mmdysample.ops.dysample.naive import sample_naive
+from mmdysample.ops.dysample.operator import sample_compiled
+from mmdysample.ops.dysample.spec import INITS, STYLES, SamplingSpec
 
-if HAS_TRITON:
-    from mmdysample.ops.dysample.operator import dysample_triton
-
-STYLES = ('lp', 'pl')
-INITS = ('bilinear', 'nearest')
+__all__ = ['INITS', 'STYLES', 'SamplingSpec', 'dysample', 'full_precision', 'sample_naive']
 
 
 def dysample(
@@ -57,10 +55,10 @@ def dysample(
         init (str): Initial positions, ``'bilinear'`` or ``'nearest'``. Defaults to ``'bilinear'``.
         size (tuple[int, int], optional): Output size ``(h', w')``, ``s(H-1) < h' <= sH``: the
             ``sH x sW`` result cut, not stretched. Defaults to ``(sH, sW)``.
-        backend (str): ``'torch'``, ``'triton'``, or ``'auto'``: what the environment variable
-            ``MMDYSAMPLE_BACKEND`` says, else the kernel on GPUs that run it. ``'gather'`` looks
-            rows up and multiplies, for exports to runtimes without ``GridSample``.
-            Defaults to ``'auto'``.
+        backend (str): ``'torch'``, ``'native'``, ``'triton'``, or ``'auto'``: what the environment
+            variable ``MMDYSAMPLE_BACKEND`` says, else native code on the CPU where Numba is
+            installed, and the Triton kernel on GPUs that run it. ``'gather'`` looks rows up and
+            multiplies, for exports to runtimes without ``GridSample``. Defaults to ``'auto'``.
 
     Returns:
         Tensor: ``(N, C, h', w')`` in the dtype of ``x``, channels_last where ``x`` is. Positions
@@ -68,38 +66,34 @@ def dysample(
         offset makes its own output pixel NaN and no other.
 
     Raises:
-        TypeError: If a tensor is not floating point.
-        ValueError: If a shape, ``style``, ``init``, ``scale_factor``, ``size`` or ``backend`` does
-            not fit.
-        RuntimeError: If ``backend='triton'`` was asked for and cannot run.
+        TypeError: If a tensor is not floating point, or ``scope_factor`` or ``size`` no number.
+        ValueError: If a shape, ``style``, ``init``, ``groups``, ``scale_factor``, ``size`` or
+            ``backend`` does not fit.
+        RuntimeError: If the ``backend`` asked for cannot run.
     """
     check_feature('x', x)
-    check_scale_factor(scale_factor)
-    if style not in STYLES:
-        raise ValueError(f'style must be one of {STYLES}, got {style!r}')
-    if init not in INITS:
-        raise ValueError(f'init must be one of {INITS}, got {init!r}')
+    dynamic = scope is not None
+    spec = SamplingSpec.make(scale_factor, groups, style, scope_factor, init, dynamic=dynamic)
     size = resolve_size(x, scale_factor, size)
     if not torch.jit.is_tracing():
-        _check_projections(x, offset, scope, scale_factor, groups, style)
-    if scope_factor is None:
-        scope_factor = 0.25 if scope is None else 0.5
-    arguments = (x, offset, scope, scale_factor, groups, style, float(scope_factor), init)
+        _check_projections(x, offset, scope, spec)
     with full_precision(x.device):
         if backend == 'gather':
-            return dysample_gather(*arguments, size)
-        if choose_backend(backend, x, offset, scope) == 'triton':
-            return dysample_triton(*arguments, *size)
-        if x.device.type == 'cpu' and _prefers_rows(x):
-            return dysample_bag(*arguments, size)
-        return dysample_reference(*arguments, size)
+            return sample_gather(x, offset, scope, spec, size)
+        chosen = choose_backend(backend, x, offset, scope, trial=_trial)
+        if chosen == 'torch':
+            return sample_eager(x, offset, scope, spec, size)
+        return sample_compiled(x, offset, scope, spec, size, chosen)
 
 
-def _prefers_rows(x: Tensor) -> bool:
-    """Whether to look up rows; graph captures take ``grid_sample``, which compilers know."""
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
-        return False
-    return is_channels_last(x)
+def _trial(backend: str, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    """Result and gradients of a tiny sampling."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((1, 8, 3, 5), (1, 16, 3, 5), (1, 16, 3, 5))
+    x, offset, scope = (torch.randn(shape, generator=generator).to(device) for shape in shapes)
+    leaves = [x.to(dtype).requires_grad_(), offset.requires_grad_(), scope.requires_grad_()]
+    out = dysample(*leaves, groups=2, backend=backend)
+    return [out.detach(), *torch.autograd.grad(out, leaves, torch.ones_like(out))]
 
 
 def full_precision(device: torch.device):
@@ -109,18 +103,17 @@ def full_precision(device: torch.device):
     return nullcontext()
 
 
-def _check_projections(
-    x: Tensor, offset: Tensor, scope: Tensor | None, scale_factor: int, groups: int, style: str
-) -> None:
+def _check_projections(x: Tensor, offset: Tensor, scope: Tensor | None, spec: SamplingSpec) -> None:
+    scale_factor, groups, style = spec[:3]
     n, channels, height, width = x.shape
-    if groups < 1 or channels % groups:
+    if channels % groups:
         raise ValueError(f'groups must divide the {channels} channels of x, got {groups}')
     if style == 'lp':
         expected = (n, 2 * groups * scale_factor**2, height, width)
     else:
         expected = (n, 2 * groups, height * scale_factor, width * scale_factor)
     for name, tensor in (('offset', offset), ('scope', scope)):
-        if tensor is None:
+        if name == 'scope' and tensor is None:
             continue
         check_feature(name, tensor)
         if tuple(tensor.shape) != expected:

@@ -1,10 +1,14 @@
-"""DySample's point sampling in plain PyTorch, to be read beside the paper (arXiv 2308.15085)."""
+"""DySample's point sampling on PyTorch's operators: fast, on any device, differentiable twice."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from mmdysample.ops.backend import only_plain_operators
+from mmdysample.ops.dysample.layout import is_channels_last
+from mmdysample.ops.dysample.spec import SamplingSpec
 
 
 def initial_positions(
@@ -36,11 +40,7 @@ def sampling_positions(
     x: Tensor,
     offset: Tensor,
     scope: Tensor | None,
-    scale_factor: int,
-    groups: int,
-    style: str,
-    scope_factor: float,
-    init: str,
+    spec: SamplingSpec,
     size: tuple[int, int],
     units: tuple[float, float] = (1.0, 1.0),
     origin: float = 0.0,
@@ -57,29 +57,25 @@ def sampling_positions(
     offset = offset.to(dtype)
     if scope is not None:
         offset = offset * scope.to(dtype).sigmoid()
-    if style == 'lp':
-        offset = F.pixel_shuffle(offset, scale_factor)
-    offset = offset[..., : size[0], : size[1]].unflatten(1, (2, groups))
+    if spec.style == 'lp':
+        offset = F.pixel_shuffle(offset, spec.scale_factor)
+    offset = offset[..., : size[0], : size[1]].unflatten(1, (2, spec.groups))
     px, py = (
-        initial_positions(length, scale_factor, init, dtype, x.device) * unit + origin
+        initial_positions(length, spec.scale_factor, spec.init, dtype, x.device) * unit + origin
         for length, unit in zip(size[::-1], units, strict=True)
     )
     # One pass over the offsets for the rest: on the CPU these passes are what sampling waits for.
     return (
-        torch.add(px, offset[:, 0], alpha=scope_factor * units[0]),
-        torch.add(py[:, None], offset[:, 1], alpha=scope_factor * units[1]),
+        torch.add(px, offset[:, 0], alpha=spec.scope_factor * units[0]),
+        torch.add(py[:, None], offset[:, 1], alpha=spec.scope_factor * units[1]),
     )
 
 
-def dysample_reference(
+def sample_eager(
     x: Tensor,
     offset: Tensor,
     scope: Tensor | None,
-    scale_factor: int,
-    groups: int,
-    style: str,
-    scope_factor: float,
-    init: str,
+    spec: SamplingSpec,
     size: tuple[int, int],
 ) -> Tensor:
     """Sample through ``F.grid_sample``; arguments as in :func:`mmdysample.ops.dysample`.
@@ -88,12 +84,16 @@ def dysample_reference(
     of ``grid_sample``'s unit: 0.0005 at 4096.
     """
     n, channels, height, width = x.shape
+    if not only_plain_operators() and n == 0:  # grid_sample refuses an empty batch
+        nothing = 0 * offset.sum() if scope is None else 0 * (offset.sum() + scope.sum())
+        out = F.interpolate(x, scale_factor=spec.scale_factor)[..., : size[0], : size[1]]
+        return out + nothing.to(x.dtype)
     # grid_sample counts from -1 to 1 between the outer pixel centres. Clamping here instead of
     # by its padding_mode keeps a NaN position NaN; hardtanh passes no gradient at its limits.
     units = (2 / _span(width), 2 / _span(height))
-    options = (scale_factor, groups, style, scope_factor, init, size, units, -1.0)
     # x and y as planes: as they come, and grid_sample reads planes as fast as pairs.
-    grid = torch.stack(sampling_positions(x, offset, scope, *options), dim=2)
+    grid = torch.stack(sampling_positions(x, offset, scope, spec, size, units, -1.0), dim=2)
+    groups = spec.groups
     sampled = F.grid_sample(
         x.to(grid.dtype).reshape(n * groups, channels // groups, height, width),
         F.hardtanh(grid, inplace=True).flatten(0, 1).permute(0, 2, 3, 1),
@@ -101,7 +101,10 @@ def dysample_reference(
         padding_mode='zeros',
         align_corners=True,
     )
-    return sampled.view(n, channels, *size).to(x.dtype)
+    sampled = sampled.reshape(n, channels, *size).to(x.dtype)
+    if only_plain_operators() or not is_channels_last(x):
+        return sampled
+    return sampled.contiguous(memory_format=torch.channels_last)
 
 
 def _span(length: int | Tensor) -> int | Tensor:

@@ -7,17 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmdysample.ops.dysample.eager import sampling_positions
+from mmdysample.ops.dysample.spec import SamplingSpec
 
 
-def dysample_gather(
+def sample_gather(
     x: Tensor,
     offset: Tensor,
     scope: Tensor | None,
-    scale_factor: int,
-    groups: int,
-    style: str,
-    scope_factor: float,
-    init: str,
+    spec: SamplingSpec,
     size: tuple[int, int],
 ) -> Tensor:
     """Sample with four lookups of rows; arguments as in :func:`mmdysample.ops.dysample`.
@@ -27,11 +24,10 @@ def dysample_gather(
     indices are ``C / G`` times fewer than those of ``GatherElements``.
     """
     n, channels, height, width = x.shape
-    px, py = sampling_positions(
-        x, offset, scope, scale_factor, groups, style, scope_factor, init, size
-    )
-    left, right, right_weight = _neighbours(px, width)
-    top, bottom, bottom_weight = _neighbours(py, height)
+    groups = spec.groups
+    px, py = sampling_positions(x, offset, scope, spec, size)
+    left, right, right_weight = neighbours(px, width)
+    top, bottom, bottom_weight = neighbours(py, height)
     table = x.to(px.dtype).permute(0, 2, 3, 1).reshape(-1, channels // groups)
     image = torch.arange(n, device=x.device).view(-1, 1, 1, 1)
     group = torch.arange(groups, device=x.device)
@@ -46,7 +42,7 @@ def dysample_gather(
     return sampled.flatten(3).permute(0, 3, 1, 2).to(x.dtype)
 
 
-def _neighbours(position: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+def neighbours(position: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
     """The two pixels around each position on one axis, and the weight of the second.
 
     Indices are ``(N, h', w', G)``, the weight has a last axis of one more. The indices are clamped

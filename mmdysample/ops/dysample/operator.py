@@ -1,43 +1,38 @@
-"""The Triton kernels as operators of PyTorch: autograd, compile, export, graph capture."""
+"""The compiled kernels as operators of PyTorch: autograd, torch.compile, graph capture.
+
+One pair of operators serves native and Triton kernels; ``backend`` says which. The kernels'
+modules are imported when they first run.
+"""
 
 from __future__ import annotations
 
-from functools import cache
-from typing import NamedTuple
+import importlib
+from types import ModuleType
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
-from mmdysample.ops.backend import on_device
-from mmdysample.ops.dysample.bag import INT32_ELEMENTS, four_rows, is_channels_last
-from mmdysample.ops.dysample.kernel import dysample_backward_kernel, dysample_forward_kernel
+from mmdysample.ops.dysample.eager import sample_eager
+from mmdysample.ops.dysample.layout import memory_format
+from mmdysample.ops.dysample.spec import SamplingSpec
+
+_MODULES = {'native': 'native', 'triton': 'launch'}
 
 
-class Tile(NamedTuple):
-    """Output pixels of one program, and the warps that work on them."""
-
-    rows: int
-    cols: int
-    warps: int
-
-
-def choose_tile(pixels: int, channels_last: bool) -> Tile:
-    """Tile for a result of so many pixels, counted over images and groups.
-
-    NCHW: 32 columns are whole memory lines to write, and more rows share more of what they read;
-    small maps need small tiles to occupy the device. Channels last: lanes go along channels.
-    """
-    if channels_last:
-        return Tile(4, 4, 4)  # 32 pixels would need all 255 registers to go backward
-    if pixels >= 2**19:
-        return Tile(16, 32, 4)
-    return Tile(8, 32, 4) if pixels >= 2**16 else Tile(2, 32, 2)
+def sample_compiled(
+    x: Tensor,
+    offset: Tensor,
+    scope: Tensor | None,
+    spec: SamplingSpec,
+    size: tuple[int, int],
+    backend: str,
+) -> Tensor:
+    """Sample by the kernels of a backend; arguments as in :func:`mmdysample.ops.dysample`."""
+    return _sample(x, offset, scope, *spec, *size, backend)
 
 
 @torch.library.custom_op('mmdysample::dysample', mutates_args=())
-def dysample_triton(
+def _sample(
     x: Tensor,
     offset: Tensor,
     scope: Tensor | None,
@@ -48,42 +43,21 @@ def dysample_triton(
     init: str,
     height: int,
     width: int,
+    backend: str,
 ) -> Tensor:
-    """Sample through the kernel; arguments as in :func:`mmdysample.ops.dysample`."""
-    x, offset, scope = _dense(x, offset, scope)
-    out = _empty_result(x, height, width)
-    if out.numel() == 0:
-        return out
-    tile, tiles, settings = _plan(x, offset, scope, out, scale_factor, groups, style, init)
-    channels = x.shape[1] // groups
-    chunks = _chunks(channels, tiles, x.device)
-    with on_device(x.device):
-        dysample_forward_kernel[(tiles * chunks,)](
-            x,
-            offset,
-            offset if scope is None else scope,
-            out,
-            *x.shape[2:],
-            height,
-            width,
-            groups,
-            chunks,
-            scope_factor,
-            CHANNELS=channels // chunks,
-            BLOCK=_block(channels // chunks, x),
-            num_warps=tile.warps,
-            **settings,
-        )
-    return out
+    if x.numel() == 0:
+        return _empty_result(x, height, width)
+    spec = SamplingSpec(scale_factor, groups, style, scope_factor, init)
+    return _kernels(backend).sample(*_dense(x, offset, scope), spec, (height, width))
 
 
-@dysample_triton.register_fake
-def _(x, offset, scope, scale_factor, groups, style, scope_factor, init, height, width):
+@_sample.register_fake
+def _(x, offset, scope, scale_factor, groups, style, scope_factor, init, height, width, backend):
     return _empty_result(x, height, width)
 
 
 @torch.library.custom_op('mmdysample::dysample_backward', mutates_args=())
-def dysample_triton_backward(
+def _differentiate(
     grad: Tensor,
     x: Tensor,
     offset: Tensor,
@@ -93,54 +67,27 @@ def dysample_triton_backward(
     style: str,
     scope_factor: float,
     init: str,
+    backend: str,
     need_x: bool,
     need_offset: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, offset and scope; those not needed or absent come back empty.
-
-    An offset is read by one output pixel, so its gradient needs no atomics. The gradient of x is
-    added up in float32 by atomics, whose order varies from run to run; under
-    ``torch.use_deterministic_algorithms`` PyTorch's ``index_add_`` adds it up instead.
-    """
+    """Gradients of x, offset and scope; those not needed or absent come back empty."""
     x, offset, scope = _dense(x, offset, scope)
-    grad = grad.contiguous(memory_format=_format(x))
-    grad_x, grad_offset, grad_scope = _empty_gradients(x, offset, scope, need_x, need_offset)
-    grad_offset.zero_()  # a cut result leaves some unread
-    grad_scope.zero_()
-    total = torch.zeros_like(grad_x, dtype=torch.float32)  # is grad_x itself where that is float32
-    in_order = need_x and torch.are_deterministic_algorithms_enabled()
-    if in_order:
-        arguments = (scale_factor, groups, style, scope_factor, init)
-        _add_in_order(total, grad, x, offset, scope, *arguments)
-    if grad.numel() and (need_offset or (need_x and not in_order)):
-        tile, tiles, settings = _plan(x, offset, scope, grad, scale_factor, groups, style, init)
-        channels = x.shape[1] // groups
-        with on_device(x.device):
-            dysample_backward_kernel[(tiles,)](
-                grad,
-                x,
-                offset,
-                offset if scope is None else scope,
-                total,
-                grad_offset,
-                grad_scope,
-                *x.shape[2:],
-                *grad.shape[2:],
-                groups,
-                scope_factor,
-                CHANNELS=channels,
-                BLOCK=_block(channels, x),
-                NEED_X=need_x and not in_order,
-                NEED_OFFSET=need_offset,
-                num_warps=tile.warps,
-                **settings,
-            )
-    return total.to(x.dtype), grad_offset, grad_scope
+    grad = grad.contiguous(memory_format=memory_format(x))
+    results = _empty_gradients(x, offset, scope, need_x, need_offset)
+    for result in results:
+        result.zero_()  # kernels add, and of offsets a cut result leaves some unread
+    if grad.numel() and (need_x or need_offset):
+        spec = SamplingSpec(scale_factor, groups, style, scope_factor, init)
+        needed = (need_x, need_offset, need_offset and scope is not None)
+        outputs = (result if need else None for result, need in zip(results, needed, strict=True))
+        _kernels(backend).differentiate(grad, x, offset, scope, spec, *outputs)
+    return results
 
 
-@dysample_triton_backward.register_fake
-def _(grad, x, offset, scope, scale_factor, groups, style, scope_factor, init, need_x, need_offset):
-    return _empty_gradients(*_dense(x, offset, scope), need_x, need_offset)
+@_differentiate.register_fake
+def _(grad, x, offset, scope, *options):
+    return _empty_gradients(*_dense(x, offset, scope), *options[-2:])
 
 
 def _setup_context(ctx, inputs, output) -> None:
@@ -149,39 +96,41 @@ def _setup_context(ctx, inputs, output) -> None:
 
 
 def _backward(ctx, grad):
-    x, offset, scope = ctx.saved_tensors
-    need_x, need_offset, need_scope = ctx.needs_input_grad[:3]
-    need_offset = need_offset or need_scope
-    grad_x, grad_offset, grad_scope = dysample_triton_backward(
-        grad, x, offset, scope, *ctx.options[:5], need_x, need_offset
-    )
-    return (
-        grad_x if need_x else None,
-        grad_offset if need_offset else None,
-        grad_scope if need_scope else None,
-        *[None] * 7,
-    )
+    inputs = ctx.saved_tensors
+    needed = ctx.needs_input_grad[:3]
+    *options, height, width, backend = ctx.options
+    if torch.is_grad_enabled():  # create_graph: PyTorch's operators can be differentiated again
+        spec = SamplingSpec(*options)
+        out = sample_eager(*inputs, spec, (height, width))
+        wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
+        found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
+        gradients = [next(found) if need else None for need in needed]
+    else:
+        need_offset = needed[1] or needed[2]
+        results = _differentiate(grad, *inputs, *options, backend, needed[0], need_offset)
+        gradients = [result if need else None for result, need in zip(results, needed, strict=True)]
+    return (*gradients, *[None] * 8)
 
 
-dysample_triton.register_autograd(_backward, setup_context=_setup_context)
+_sample.register_autograd(_backward, setup_context=_setup_context)
 
 
-def _format(x: Tensor) -> torch.memory_format:
-    return torch.channels_last if is_channels_last(x) else torch.contiguous_format
+def _kernels(backend: str) -> ModuleType:
+    return importlib.import_module(f'mmdysample.ops.dysample.{_MODULES[backend]}')
 
 
 def _dense(x: Tensor, offset: Tensor, scope: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """The inputs without holes, scope laid out as offset is; no copy in the usual case."""
-    x = x.contiguous(memory_format=_format(x))
-    offset = offset.contiguous(memory_format=_format(offset))
+    x = x.contiguous(memory_format=memory_format(x))
+    offset = offset.contiguous(memory_format=memory_format(offset))
     if scope is not None:
-        scope = scope.contiguous(memory_format=_format(offset))
+        scope = scope.contiguous(memory_format=memory_format(offset))
     return x, offset, scope
 
 
 def _empty_result(x: Tensor, height: int, width: int) -> Tensor:
     shape = (x.shape[0], x.shape[1], height, width)
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_format(x))
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
 
 
 def _empty_gradients(
@@ -192,78 +141,3 @@ def _empty_gradients(
         torch.empty_like(offset) if need_offset else offset.new_empty(0),
         torch.empty_like(scope) if need_offset and scope is not None else offset.new_empty(0),
     )
-
-
-def _plan(
-    x: Tensor,
-    offset: Tensor,
-    scope: Tensor | None,
-    out: Tensor,
-    scale_factor: int,
-    groups: int,
-    style: str,
-    init: str,
-) -> tuple[Tile, int, dict]:
-    """The tile, how many of them there are, and what the kernels are specialised on."""
-    n, _, height, width = out.shape
-    tile = choose_tile(n * groups * height * width, is_channels_last(x))
-    tiles = n * groups * triton.cdiv(height, tile.rows) * triton.cdiv(width, tile.cols)
-    wide = max(x.numel(), offset.numel(), out.numel()) >= INT32_ELEMENTS
-    return (
-        tile,
-        tiles,
-        {
-            'ROWS': tile.rows,
-            'COLS': tile.cols,
-            'SCALE': scale_factor,
-            'SHUFFLED': style == 'pl',
-            'DYNAMIC': scope is not None,
-            'NEAREST': init == 'nearest',
-            'CHANNELS_LAST': is_channels_last(x),
-            'OFFSET_LAST': is_channels_last(offset),
-            'INDEX': tl.int64 if wide else tl.int32,
-        },
-    )
-
-
-def _block(channels: int, x: Tensor) -> int:
-    return min(triton.next_power_of_2(channels), 128) if is_channels_last(x) else 1
-
-
-def _chunks(channels: int, tiles: int, device: torch.device) -> int:
-    """Programs that share a group's channels: more where tiles alone leave the device idle."""
-    chunks = 1
-    while tiles * chunks < 8 * _processors(device) and channels % (16 * chunks) == 0:
-        chunks *= 2
-    return chunks
-
-
-@cache
-def _processors(device: torch.device) -> int:
-    if device.type != 'cuda':
-        return 1
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def _add_in_order(
-    total: Tensor,
-    grad: Tensor,
-    x: Tensor,
-    offset: Tensor,
-    scope: Tensor | None,
-    scale_factor: int,
-    groups: int,
-    style: str,
-    scope_factor: float,
-    init: str,
-) -> None:
-    """Add the gradient of x to ``total`` in an order that every run repeats."""
-    n, channels, height, width = x.shape
-    rows, weights = four_rows(
-        x, offset, scope, scale_factor, groups, style, scope_factor, init, tuple(grad.shape[2:])
-    )
-    grad = grad.permute(0, 2, 3, 1).reshape(-1, channels // groups).float()
-    by_row = grad.new_zeros(n * height * width * groups, channels // groups)
-    for corner in range(4):
-        by_row.index_add_(0, rows[:, corner].long(), grad * weights[:, corner, None])
-    total.add_(by_row.view(n, height, width, channels).permute(0, 3, 1, 2))
