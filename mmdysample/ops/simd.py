@@ -118,7 +118,7 @@ def div(context, a, b):
 
 @intrinsic
 def fma(context, a, b, c):
-    """``a * b + c``, rounded once on every processor that can, and twice on all others."""
+    """``a * b + c`` of vectors or numbers, rounded once where the processor can, else twice."""
 
     def generate(context, builder, signature, arguments):
         return _call(context, builder, 'fmuladd', a, arguments)
@@ -223,12 +223,16 @@ def transpose(context, rows):
 
 
 def _call(context, builder, name: str, vector, arguments):
-    """Call LLVM's own function of that name, from vectors to a vector."""
+    """Call LLVM's own function of that name, from vectors to a vector or numbers to a number."""
     kind = context.get_value_type(vector)
+    if isinstance(vector, Vector):
+        suffix = f'v{LANES}f{vector.scalar.bitwidth}'
+    else:
+        suffix = f'f{vector.bitwidth}'
     function = cgutils.get_or_insert_function(
         builder.module,
         ir.FunctionType(kind, [kind] * len(arguments)),
-        f'llvm.{name}.v{LANES}f{vector.scalar.bitwidth}',
+        f'llvm.{name}.{suffix}',
     )
     return builder.call(function, arguments)
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmdysample.ops.backend import check_backend, records_graph
+from mmdysample.ops.backend import check_backend, only_plain_operators
 from mmdysample.ops.checks import check_multiple
 from mmdysample.ops.reassembly import reassemble, softmax_kernels
 from mmdysample.upsamplers.base import Upsampler, register_upsampler
@@ -128,7 +128,7 @@ class _AveragePool(nn.AdaptiveAvgPool2d):
     """The same average over ``cells x cells``; in graphs whose sizes are free, two products."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not records_graph():
+        if not only_plain_operators():
             return super().forward(input)
         rows, columns = (_averages(self.output_size, length, input) for length in input.shape[2:])
         return rows @ input @ columns.transpose(0, 1)
@@ -149,7 +149,7 @@ def _pooled_projection(channels: int, cells: int, out_channels: int) -> nn.Seque
 
 def _filter_each(guide: Tensor, filters: Tensor) -> Tensor:
     """Convolve all channels of sample ``n`` with the one filter ``filters[n]``, stride 2."""
-    if records_graph():
+    if only_plain_operators():
         return _filter_patches(guide, filters)
     n, channels = guide.shape[:2]
     # Depth-wise over all samples at once: several times faster than a group per sample.

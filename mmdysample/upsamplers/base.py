@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmdysample.ops.backend import records_graph
+from mmdysample.ops.backend import only_plain_operators
 from mmdysample.ops.checks import check_feature, check_positive, check_scale_factor, resolve_size
 
 
@@ -134,7 +134,7 @@ class Upsampler(nn.Module):
             )
         check_feature('guide', guide, self.guide_channels)
         height, width = (x.shape[-2] * self.scale_factor, x.shape[-1] * self.scale_factor)
-        if records_graph():  # without a comparison, which would be frozen into the graph
+        if only_plain_operators():  # without a comparison, which would be frozen into the graph
             missing = self.scale_factor - 1
             guide = F.pad(guide, (0, missing, 0, missing), mode='replicate')
             return guide[..., :height, :width]

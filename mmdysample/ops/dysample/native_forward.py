@@ -42,10 +42,10 @@ def _blend(x, at, right, down, u, v, one):
 @part
 def _blend_one(x, at, right, down, u, v, one):
     """One channel of an output pixel."""
-    upper = u * x[at + right] + (one - u) * x[at]
+    upper = fma(u, x[at + right], (one - u) * x[at])
     at += down
-    lower = u * x[at + right] + (one - u) * x[at]
-    return v * lower + (one - v) * upper
+    lower = fma(u, x[at + right], (one - u) * x[at])
+    return fma(v, lower, (one - v) * upper)  # rounded as in vectors
 
 
 @part

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mmdysample.ops.backend import HAS_TRITON, check_backend, choose_backend, records_graph
+from mmdysample.ops.backend import HAS_TRITON, check_backend, choose_backend, only_plain_operators
 from mmdysample.ops.checks import (
     check_feature,
     check_multiple,
@@ -119,7 +119,7 @@ def softmax_kernels(logits: Tensor, groups: int = 1) -> Tensor:
 def _choose_reassembly(
     backend: str, x: Tensor, kernels: Tensor, kernel_size: int, groups: int
 ) -> Callable[..., Tensor]:
-    fits_mmcv = can_run_mmcv(x, kernels, kernel_size, groups) and not records_graph()
+    fits_mmcv = can_run_mmcv(x, kernels, kernel_size, groups) and not only_plain_operators()
     if fits_mmcv and check_backend(backend) == 'auto':
         return reassemble_mmcv
     chosen = choose_backend(backend, x, kernels)
@@ -127,7 +127,7 @@ def _choose_reassembly(
         return reassemble_native
     if chosen == 'triton':
         return reassemble_triton
-    return reassemble_naive if records_graph() else reassemble_eager
+    return reassemble_naive if only_plain_operators() else reassemble_eager
 
 
 def _choose_similarity(backend: str, query: Tensor, key: Tensor) -> Callable[..., Tensor]:
@@ -136,7 +136,7 @@ def _choose_similarity(backend: str, query: Tensor, key: Tensor) -> Callable[...
         return similarity_native
     if chosen == 'triton':
         return similarity_triton
-    return window_similarity_naive if records_graph() else window_similarity_eager
+    return window_similarity_naive if only_plain_operators() else window_similarity_eager
 
 
 def _check_windows(x: Tensor, name: str, kernel_size: int, groups: int, scale_factor: int) -> None:
