@@ -22,7 +22,7 @@ from mmdysample.costs.formulations import (
 from mmdysample.costs.stopwatch import measure, peak_memory, progress, spread
 from mmdysample.engine.provenance import device_name, provenance, save
 from mmdysample.ops import dysample
-from mmdysample.ops.backend import HAS_TRITON, can_run_triton
+from mmdysample.ops.backend import HAS_TRITON, can_run_native, can_run_triton
 from mmdysample.ops.reassembly.mmcv_carafe import mmcv_has_cuda
 from mmdysample.upsamplers import build_upsampler, upsampler_names
 
@@ -114,6 +114,8 @@ def sampling_contestants(
         yield Contestant('compiled gather', pairs(torch.compile(gather, dynamic=False)))
     ours = partial(dysample, scale_factor=SCALE, groups=GROUPS)
     yield Contestant('dysample (torch)', pairs(partial(ours, backend='torch')))
+    if can_run_native(features[0]):
+        yield Contestant('dysample (native)', pairs(partial(ours, backend='native')))
     if device.type == 'cuda' and can_run_triton(features[0]):
         yield Contestant('dysample (triton)', pairs(partial(ours, backend='triton')))
 
@@ -168,6 +170,8 @@ def check(device: torch.device, dtype: torch.dtype) -> None:
         'gather': gather_sampling(x, displacement, GROUPS, SCALE),
         'torch': dysample(x, offset, groups=GROUPS, backend='torch'),
     }
+    if can_run_native(x):
+        results['native'] = dysample(x, offset, groups=GROUPS, backend='native')
     if device.type == 'cuda' and can_run_triton(x):
         results['triton'] = dysample(x, offset, groups=GROUPS, backend='triton')
     bound = torch.finfo(dtype).eps * exact.abs().max() + 1e-5
