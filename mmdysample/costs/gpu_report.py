@@ -31,8 +31,7 @@ from mmdysample.costs.latency import (
     race,
     sampling_contestants,
 )
-from mmdysample.costs.stopwatch import device_name
-from mmdysample.engine.provenance import provenance, save
+from mmdysample.engine.provenance import device_name, provenance, save
 from mmdysample.ops import reassemble, window_similarity
 from mmdysample.ops.backend import HAS_TRITON, INTERPRETED
 
