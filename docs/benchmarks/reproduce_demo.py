@@ -22,7 +22,7 @@ from mmdysample.reproduce.tables import Metric, load_tables
 ROOT = Path(__file__).parents[2]
 RAW = Path(__file__).with_suffix('.json')
 TABLES = load_tables('demo')
-KEPT = ('row', 'seed', 'metrics', 'test', 'training_seconds', 'starts', 'finished')
+KEPT = ('row', 'seed', 'metrics', 'test', 'training_seconds', 'interruptions', 'finished')
 ORIGIN = ('device', 'threads', 'python', 'platform', 'versions', 'revision', 'overrides')
 LEADING = {name: entry.leading for name, entry in TABLES.items()}
 HEADS = dict(

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from mmengine.config import Config, DictAction
 
+from mmdysample.engine.checkpoint import last_to_resume
 from mmdysample.engine.errors import UsageError
 from mmdysample.engine.launch import project_root
-from mmdysample.engine.provenance import device_name, provenance
 from mmdysample.reproduce.batch import images_per_update
 from mmdysample.reproduce.children import Children, Stopped
 from mmdysample.reproduce.cost import config_digest
@@ -143,15 +143,12 @@ class Job:
         with self._alone() as lock:
             try:
                 cfg = load_row_config(self.row, self.overrides)
-                begun = self._begin(cfg)
+                settings = self._check_settings(cfg)
                 if self.finished():
                     return
                 (self.folder / FAILURE).unlink(missing_ok=True)
-                if not (self.folder / 'trained').exists():
-                    begun['starts'].append(dict(time=_now(), **self._place(devices)))
-                write_json(self.folder / 'begun.json', begun)
                 self._train_and_test(children, environment, node, lock)
-                self._record(cfg, begun, self._place(devices)['device'])
+                self._record(cfg, settings)
             except (RefusedError, Stopped):
                 raise
             except Exception as error:
@@ -172,8 +169,8 @@ class Job:
                 ) from error
             yield file.fileno()
 
-    def _begin(self, cfg: Config) -> dict[str, Any]:
-        """Read what earlier calls noted, and refuse the work of other settings."""
+    def _check_settings(self, cfg: Config) -> dict[str, Any]:
+        """Note what decides the result, and refuse the work of other settings."""
         settings = dict(
             config=config_digest(cfg),
             seed=self.seed,
@@ -183,25 +180,15 @@ class Job:
         )
         path = self.folder / 'begun.json'
         if not path.exists():
-            return dict(settings=settings, starts=[])
-        begun = json.loads(path.read_text())
-        earlier = begun.get('settings', {})
+            write_json(path, settings)
+        earlier = json.loads(path.read_text())
         changed = [key for key in settings if settings[key] != earlier.get(key)]
         if changed:
             raise RefusedError(
                 f'{self.folder} holds the work of another {", ".join(changed)}; results are never '
                 'overwritten: choose another --work-dir, or move that folder away'
             )
-        return begun
-
-    def _place(self, devices: str | None) -> dict[str, Any]:
-        """Say what decides the numbers beside the settings: the code and the device."""
-        device = 'cpu'
-        if self.gpus:
-            visible = visible_gpus()
-            first = devices.split(',')[0] if devices else None
-            device = f'cuda:{visible.index(first) if first in visible else 0}'
-        return dict(revision=provenance().get('revision'), device=device_name(torch.device(device)))
+        return settings
 
     def _train_and_test(
         self, children: Children, environment: dict[str, str], node: Node | None, lock: int | None
@@ -220,15 +207,9 @@ class Job:
         log = self.folder / f'test{suffix}.log'
         self._call(self.test_command(node), log, children, environment, lock)
 
-    def train_command(self, node: Node | None = None, resume: bool = True) -> list[str]:
-        """Write the command of the training.
-
-        ``--resume`` is only said where there is a checkpoint, by its path: a config's or an
-        override's ``load_from`` counts at the start, and the folder may have been moved since.
-        """
-        arguments = ['--work-dir', str(self.folder / 'train'), '--seed', str(self.seed)]
-        if resume and (self.folder / 'train' / 'last_checkpoint').exists():
-            arguments += ['--resume', str(self._checkpoint())]
+    def train_command(self, node: Node | None = None) -> list[str]:
+        """Write the command of the training, which goes on where there is something to resume."""
+        arguments = ['--work-dir', str(self.folder / 'train'), '--resume', '--seed', str(self.seed)]
         return self._command('train.py', node, *arguments, *self.options)
 
     def test_command(self, node: Node | None = None) -> list[str]:
@@ -280,12 +261,13 @@ class Job:
             raise UsageError(f'{self.name}: {how}; the end of {log}:\n{tail}')
 
     def _checkpoint(self) -> Path:
-        note = self.folder / 'train' / 'last_checkpoint'
-        if not note.exists():
-            raise UsageError(f'{self.name}: the training left no checkpoint ({note} is missing)')
-        return note.parent / Path(note.read_text().strip()).name
+        train = self.folder / 'train'
+        found = last_to_resume(str(train))
+        if found is None:
+            raise UsageError(f'{self.name}: the training left no checkpoint in {train}')
+        return Path(found)
 
-    def _record(self, cfg: Config, begun: dict[str, Any], device: str) -> None:
+    def _record(self, cfg: Config, settings: dict[str, Any]) -> None:
         reports = sorted((self.folder / 'test').glob('*/*.json'))
         if not reports:
             raise UsageError(f'{self.name}: the test left no result in {self.folder / "test"}')
@@ -295,6 +277,7 @@ class Job:
         dump = Path('train', Path(self.row.config).name)  # MMEngine keeps the config's name
         if not (self.folder / dump).exists():
             raise UsageError(f'{self.name}: the training left no config in {self.folder / dump}')
+        starts = json.loads((self.folder / 'train' / 'provenance.json').read_text())
         record = dict(
             table=self.table.name,
             row=self.row.name,
@@ -307,15 +290,15 @@ class Job:
             config=self.row.config,
             config_dump=str(dump),
             checkpoint=str(self._checkpoint().relative_to(self.folder)),
-            settings=begun['settings'],
+            settings=settings,
             batch=images_per_update(cfg, self.processes),
             overrides=list(self.overrides),
-            commands=[_shown(self.train_command(resume=False)), _shown(self.test_command())],
-            starts=begun['starts'],
+            commands=[_shown(self.train_command()), _shown(self.test_command())],
+            starts=starts,
+            interruptions=len(logs) - 1,
             finished=_now(),
-            device=device,
             threads=self.threads,
-            **{key: value for key, value in provenance().items() if key != 'command'},
+            **{key: value for key, value in starts[-1].items() if key not in ('command', 'time')},
         )
         write_once(self.folder / RESULT, record)
 

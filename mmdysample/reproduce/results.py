@@ -29,8 +29,9 @@ class Run:
     record is the whole ``result.json`` of a finished run: ``metrics`` (by column, in the column's
     unit), ``test`` (all that the test reported), ``scalars`` (what the training logged, in order),
     ``training_seconds``, ``config_dump`` and ``checkpoint`` (both below the folder), ``settings``,
-    ``batch`` (images of an update), ``overrides``, ``commands``, ``starts`` (time, revision and
-    device of every start of the training), ``finished`` (UTC), device and versions.
+    ``batch`` (images of an update), ``overrides``, ``commands``, ``starts`` (where the training
+    was started, and each resumption on another revision, device or version), ``interruptions``,
+    ``finished`` (UTC), device and versions.
     """
 
     row: str

@@ -23,6 +23,7 @@ logs = folder / '20260101_000000' / 'vis_data'
 logs.mkdir(parents=True, exist_ok=True)
 (logs / 'scalars.json').write_text(json.dumps(dict(step=10, time=0.5, loss=1.0)) + '\\n')
 (folder / Path(sys.argv[1]).name).write_text('')
+(folder / 'provenance.json').write_text(json.dumps([dict(device='d', revision='r', versions={})]))
 (folder / 'epoch_3.pth').write_text('weights')
 (folder / 'last_checkpoint').write_text(str(folder / 'epoch_3.pth'))
 """

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import TEST, TRAIN
 
+from mmdysample.engine import train
 from mmdysample.engine.errors import UsageError
 from mmdysample.reproduce import job as job_module
 from mmdysample.reproduce.children import Children, Stopped
@@ -41,7 +42,7 @@ def test_a_finished_job_is_kept(make_job):
     record = result_of(job)
     assert record['metrics'] == dict(ap=25.0)
     assert record['scalars'] == [dict(step=10, time=0.5, loss=1.0)]
-    assert record['training_seconds'] == 5.0 and len(record['starts']) == 1
+    assert record['training_seconds'] == 5.0
     assert (job.folder / record['checkpoint']).read_text() == 'weights'
     assert (job.folder / record['config_dump']).is_file()
     assert {'device', 'versions', 'revision', 'commands', 'finished'} <= record.keys()
@@ -59,7 +60,7 @@ def test_a_failed_job_says_why_and_is_tried_again(make_job):
     assert run_of(job).state == 'failed' and 'no more memory' in run_of(job).error
 
     make_job().run()
-    assert len(result_of(job)['starts']) == 2
+    assert result_of(job)['metrics'] == dict(ap=25.0)
     assert not (job.folder / 'failure.json').exists()
 
 
@@ -125,6 +126,7 @@ def test_a_log_that_a_kill_cut_off_does_not_spoil_the_result(make_job):
     job.run()
     assert [row['step'] for row in result_of(job)['scalars']] == [5, 10]
     assert result_of(job)['scalars'][0]['loss'] is None
+    assert result_of(job)['interruptions'] == 1
 
 
 def test_a_log_damaged_elsewhere_is_named(tmp_path):
@@ -208,24 +210,15 @@ def _alive(pid: int) -> bool:
     return state != 'Z'
 
 
-def test_revision_and_device_are_noted_at_the_start_and_every_change_is_kept(make_job, monkeypatch):
-    def at(revision):
-        monkeypatch.setattr(job_module, 'provenance', lambda: dict(revision=revision))
-
-    at('a')
-    late = (
-        'import json, sys; from pathlib import Path\n'
-        "folder = Path(sys.argv[sys.argv.index('--work-dir') + 1]).parent\n"
-        "print(json.loads((folder / 'begun.json').read_text())['starts'])\n"
-        'raise SystemExit(1)'
-    )
-    job = make_job(train=late)
-    with pytest.raises(UsageError, match="'revision': 'a'"):  # known while the training runs
-        job.run()
-    at('b')
-    make_job().run()
-    assert [start['revision'] for start in result_of(job)['starts']] == ['a', 'b']
-    assert all(start['device'] for start in result_of(job)['starts'])
+def test_every_change_of_revision_and_device_is_kept(make_job):
+    """What the training noted at its start and when it was resumed, not what the end sees."""
+    starts = [dict(revision='a', device='x', time='1'), dict(revision='b', device='y', time='2')]
+    train = TRAIN + f"(folder / 'provenance.json').write_text(json.dumps({starts!r}))\n"
+    job = make_job(train=train)
+    job.run()
+    record = result_of(job)
+    assert record['starts'] == starts
+    assert (record['revision'], record['device']) == ('b', 'y')
 
 
 def plain(job) -> Job:
@@ -234,22 +227,24 @@ def plain(job) -> Job:
     return Job(**{name: getattr(job, name) for name in names}, overrides=job.overrides)
 
 
-def test_a_training_is_resumed_by_the_path_of_its_checkpoint(make_job, monkeypatch, tmp_path):
-    """From any directory, after the folder was moved; and only if there is one to resume."""
+def test_a_training_is_told_all_that_decides_its_result(make_job, monkeypatch, tmp_path):
+    """The work dir as an absolute path: the next call may come from another directory."""
     monkeypatch.chdir(tmp_path)
     overrides = ('load_from=start.pth', 'randomness.deterministic=True')
-    job = plain(make_job(work_dir=Path('here'), overrides=overrides))
-    command = job.train_command()
-    assert '--resume' not in command  # or it would set the override's load_from aside
-    assert command[-3:] == ['--cfg-options', *overrides]
-    assert command[command.index('--seed') + 1] == '0'
-    train = job.folder / 'train'
-    assert Path(command[command.index('--work-dir') + 1]) == train and train.is_absolute()
+    job = plain(make_job(seed=3, work_dir=Path('here'), overrides=overrides))
+    args = train.parse_args(job.train_command()[2:])
+    assert Path(args.work_dir) == tmp_path / job.folder.relative_to(tmp_path) / 'train'
+    assert (args.resume, args.seed, args.deterministic) == ('auto', 3, False)
+    assert args.cfg_options == {'load_from': 'start.pth', 'randomness.deterministic': True}
 
-    train.mkdir(parents=True)
-    (train / 'last_checkpoint').write_text('elsewhere/train/epoch_2.pth')
-    resumed = job.train_command()
-    assert resumed[resumed.index('--resume') + 1] == str(train / 'epoch_2.pth')
+
+def test_a_folder_that_was_moved_is_tested_with_its_own_checkpoint(make_job, tmp_path):
+    with pytest.raises(UsageError, match='exit status 1'):
+        make_job(test='raise SystemExit(1)').run()
+    job = make_job(work_dir=tmp_path / 'moved')
+    job.folder.parent.mkdir(parents=True)
+    make_job().folder.rename(job.folder)
+    assert plain(job).test_command()[3] == str(job.folder / 'train' / 'epoch_3.pth')
 
 
 def test_commands_for_one_and_for_several_processes(make_job):
@@ -273,7 +268,6 @@ def test_commands_for_one_and_for_several_processes(make_job):
 )
 def test_a_job_sees_its_own_gpus_alone(make_job, monkeypatch, gpus, devices, seen):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '5')
-    monkeypatch.setattr(job_module, 'device_name', str)
     note = TRAIN + "import os; (folder / 'seen').write_text(os.environ['CUDA_VISIBLE_DEVICES'])\n"
     job = make_job(train=note, gpus=gpus)
     job.run(devices)

@@ -53,8 +53,7 @@ def test_what_was_finished_before_is_kept_and_counts_for_no_time(make_job):
     assert jobs[1].lines[-1] == 'finished; 2 of 2, about 0 min left'
 
 
-def test_each_job_has_devices_of_its_own(make_job, tmp_path, monkeypatch):
-    monkeypatch.setattr('mmdysample.reproduce.job.device_name', str)
+def test_each_job_has_devices_of_its_own(make_job, tmp_path):
     note = (
         'import os, sys, time\n'
         f'open({str(tmp_path / "log")!r}, "a").write("+" + os.environ["CUDA_VISIBLE_DEVICES"])\n'
