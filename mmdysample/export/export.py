@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +27,13 @@ from mmdysample.export.check import (
 from mmdysample.export.errors import ExportError
 from mmdysample.export.forms import SAMPLINGS, export_form
 from mmdysample.export.parts import NETWORK, Part, name_outputs, split_model
+from mmdysample.export.precision import (
+    calibration_images,
+    channels_are_swapped,
+    sampling_nodes,
+    to_half,
+    to_int8,
+)
 from mmdysample.export.runtimes import (
     RUNTIMES,
     SUFFIXES,
@@ -33,6 +41,7 @@ from mmdysample.export.runtimes import (
     open_graph,
     write_ncnn,
     write_onnx,
+    write_openvino,
 )
 
 DESCRIPTION = 'model.json'
@@ -131,13 +140,12 @@ def export_model(
     export = Export(folder, [], {}, tolerance)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix='.export-', dir=folder.parent) as draft:
+        images = calibration_images(model, calibration, size) if calibration else []
         for part in parts:
             name_outputs(part, _example(part, size, batch=1))
             path = Path(draft, part.name + SUFFIXES[to])
             with export_form(model, sampling, dynamic):
-                _write(part, path, to, size, dynamic, opset, half)
-            if calibration or (half and to == 'onnx'):
-                _lower_precision(model, part, path, to, calibration)
+                _write(part, path, to, size, dynamic, opset, half, images)
             graph = open_graph(path, part.outputs, torch.get_num_threads())
             inputs = unseen_inputs(part, dynamic, size)
             export.differences += compare(part, graph, inputs)
@@ -167,7 +175,7 @@ def describe(
         input=dict(
             layout='NCHW',
             dtype='float32',
-            channels='RGB' if getattr(preprocessor, '_channel_conversion', False) else 'BGR',
+            channels='RGB' if channels_are_swapped(preprocessor) else 'BGR',
             mean=preprocessor.mean.flatten().tolist() if normalised else None,
             std=preprocessor.std.flatten().tolist() if normalised else None,
         ),
@@ -212,25 +220,29 @@ def _example(part: Part, size: tuple[int, int], batch: int) -> Tensor:
 
 
 def _write(
-    part: Part, path: Path, to: str, size: tuple[int, int], dynamic: bool, opset: int, half: bool
+    part: Part,
+    path: Path,
+    to: str,
+    size: tuple[int, int],
+    dynamic: bool,
+    opset: int,
+    half: bool,
+    images: list[np.ndarray],
 ) -> None:
     if to == 'ncnn':
         write_ncnn(part, _example(part, size, 1), path, half)
         return
     several = dynamic or part.name != NETWORK
     example = _example(part, size, 2 if several else 1)
-    write_onnx(part, example, path.with_suffix('.onnx'), opset, dynamic)
+    written = path.parent / f'{part.name}.onnx'
+    write_onnx(part, example, written, opset, dynamic)
+    if half and to == 'onnx':
+        to_half(written, sampling_nodes(part, written))
+    if images and part.name == NETWORK:  # pictures show no ranges of the regions' features
+        to_int8(written, sampling_nodes(part, written), images)
     if to == 'openvino':
-        from mmdysample.export.runtimes import write_openvino
-
-        write_openvino(path.with_suffix('.onnx'), path, half)
-        path.with_suffix('.onnx').unlink()
-
-
-def _lower_precision(
-    model: nn.Module, part: Part, path: Path, to: str, calibration: str | Path | None
-) -> None:
-    raise ExportError('lower precision is not there yet')
+        write_openvino(written, path, half)
+        written.unlink()
 
 
 def _embed(parts: list[Part], draft: Path, text: str) -> None:
