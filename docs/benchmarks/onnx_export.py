@@ -2,9 +2,10 @@
 
 Run from the repository root: python docs/benchmarks/onnx_export.py
 It needs the extra `export` (onnx, onnxscript, onnxruntime). Each type is exported with fixed sizes
-and with batch, height and width free, at opset 18 and with random weights; what is written to
-onnx_export.json beside this file is the largest difference relative to the largest value, for the
-sizes of the export and, where they are free, for others too. A text instead says what failed.
+and with batch, height and width free, through both of PyTorch's exporters, at opset 18 and with
+random weights; what is written to onnx_export.json beside this file is the largest difference
+relative to the largest value, for the sizes of the export and, where they are free, for others
+too. A text instead says what failed. The table goes into docs/ship_it.md.
 """
 
 from __future__ import annotations
@@ -27,6 +28,13 @@ from mmdysample.engine.provenance import provenance
 
 CHANNELS, OPSET = 64, 18
 EXPORTED, OTHER = (2, 9, 13), (1, 6, 7)  # batch, height, width
+COLUMNS = {
+    'fixed': (True, False),
+    'free': (True, True),
+    'fixed, tracer': (False, False),
+    'free, tracer': (False, True),
+}
+"""What is tried: whether by ``dynamo=True``, and whether with free sizes."""
 
 
 def inputs(guided: bool, batch: int, height: int, width: int) -> tuple[Tensor, ...]:
@@ -35,24 +43,33 @@ def inputs(guided: bool, batch: int, height: int, width: int) -> tuple[Tensor, .
     return (x, torch.randn(batch, CHANNELS, 2 * height, 2 * width)) if guided else (x,)
 
 
-def free_sizes(guided: bool) -> tuple[dict, ...]:
-    """Names of the free dimensions, as torch.onnx.export wants them."""
+def options(guided: bool, dynamo: bool, free: bool) -> dict:
+    """What torch.onnx.export has to be told about the sizes."""
+    names = ['x', 'guide'] if guided else ['x']
+    if not free:
+        return dict(input_names=names)
+    if not dynamo:
+        axes = {0: 'batch', 2: 'height', 3: 'width'}
+        outputs = dict(output_names=['y'], dynamic_axes=dict.fromkeys([*names, 'y'], axes))
+        return dict(input_names=names) | outputs
     batch = torch.export.Dim('batch')
     height, width = (torch.export.Dim(name, min=2) for name in ('height', 'width'))
-    x = {0: batch, 2: height, 3: width}
-    return (x, {0: batch, 2: 2 * height, 3: 2 * width}) if guided else (x,)
+    sizes = ({0: batch, 2: height, 3: width}, {0: batch, 2: 2 * height, 3: 2 * width})
+    return dict(input_names=names, dynamic_shapes=sizes[: len(names)])
 
 
-def difference(name: str, free: bool, path: Path) -> float | str:
+def difference(name: str, dynamo: bool, free: bool, path: Path) -> float | str:
     """Export one type, run it, and compare."""
     upsample = build_upsampler(name, CHANNELS).eval()
     for parameter in upsample.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     guided = upsample.guided
     examples = [inputs(guided, *EXPORTED)] + [inputs(guided, *OTHER)] * free
-    options = dict(dynamic_shapes=free_sizes(guided) if free else None, opset_version=OPSET)
+    sizes = options(guided, dynamo, free)
     try:
-        torch.onnx.export(upsample, examples[0], path, dynamo=True, verbose=False, **options)
+        torch.onnx.export(
+            upsample, examples[0], path, dynamo=dynamo, verbose=False, opset_version=OPSET, **sizes
+        )
         session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
         worst = 0.0
         for example in examples:
@@ -69,8 +86,17 @@ def difference(name: str, free: bool, path: Path) -> float | str:
     return worst
 
 
+def table(types: dict[str, dict[str, float | str]]) -> str:
+    """The result as Markdown."""
+    lines = [f'| type | {" | ".join(COLUMNS)} |', '|---' * (1 + len(COLUMNS)) + '|']
+    for name, results in types.items():
+        cells = (f'{r:.0e}' if isinstance(r, float) else r for r in results.values())
+        lines.append(f'| `{name}` | {" | ".join(cells)} |')
+    return '\n'.join(lines)
+
+
 def main() -> None:
-    """Try all types and write the file."""
+    """Try all types and write the file and the page's table."""
     torch.manual_seed(0)
     warnings.simplefilter('ignore')
     logging.disable(logging.ERROR)
@@ -80,13 +106,15 @@ def main() -> None:
     report.update(channels=CHANNELS, opset=OPSET, exported=EXPORTED, other=OTHER, types={})
     with tempfile.TemporaryDirectory() as folder:
         for name in upsampler_names():
-            results = [
-                difference(name, free, Path(folder) / f'{name}-{free}.onnx')
-                for free in (False, True)
-            ]
-            report['types'][name] = dict(zip(('fixed', 'free'), results, strict=True))
-            sys.stdout.write(f'{name}: {report["types"][name]}\n')
+            path = Path(folder, f'{name}.onnx')
+            results = {what: difference(name, *how, path) for what, how in COLUMNS.items()}
+            report['types'][name] = results
+            sys.stdout.write(f'{name}: {results}\n')
     Path(__file__).with_suffix('.json').write_text(json.dumps(report, indent=1) + '\n')
+    page = Path(__file__).parents[1] / 'ship_it.md'
+    before, start, rest = page.read_text().partition('<!-- upsamplers -->\n')
+    _, end, after = rest.partition('<!-- end of upsamplers -->')
+    page.write_text(f'{before}{start}\n{table(report["types"])}\n\n{end}{after}')
 
 
 if __name__ == '__main__':

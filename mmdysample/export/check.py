@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmdysample.costs.stopwatch import measure, spread
@@ -47,13 +48,17 @@ class Difference:
         return max(self.worst.values())
 
 
-def unseen_inputs(part: Part, free: bool, size: tuple[int, int]) -> list[Tensor]:
+def unseen_inputs(
+    part: Part, free: bool, size: tuple[int, int], pictures: Sequence[np.ndarray] = ()
+) -> list[Tensor]:
     """Make three inputs that an export has not seen.
 
     Args:
         part (Part): The graph.
         free (bool): Whether sizes may differ from those of the export.
         size (tuple[int, int]): Height and width of the image of the export.
+        pictures (Sequence[np.ndarray]): Normalised pictures ``(1, 3, H, W)``. Int8 knows the
+            ranges of such, and noise would leave them. Defaults to none: noise.
 
     Returns:
         list[Tensor]: Three sizes, one odd, in batches of 1, 2 and 1 where sizes are free; odd
@@ -62,12 +67,16 @@ def unseen_inputs(part: Part, free: bool, size: tuple[int, int]) -> list[Tensor]
     """
     if part.name != NETWORK:
         return [torch.randn(regions, part.channels, *part.size) for regions in _REGIONS]
-    if not free:
-        return [torch.randn(1, part.channels, *size) for _ in _SIZES]
-    sizes = _SIZES if _takes(part, _SIZES[-1]) else _ALIGNED_SIZES
+    if free:
+        sizes = _SIZES if _takes(part, _SIZES[-1]) else _ALIGNED_SIZES
+        batches = (1, 2, 1)
+    else:
+        sizes, batches = [size] * 3, (1, 1, 1)
+    if not len(pictures):
+        return [torch.randn(n, part.channels, *s) for n, s in zip(batches, sizes, strict=True)]
     return [
-        torch.randn(batch, part.channels, *unseen)
-        for batch, unseen in zip((1, 2, 1), sizes, strict=True)
+        F.interpolate(torch.from_numpy(pictures[-1 - i % len(pictures)]), s, mode='bilinear')
+        for i, s in enumerate(sizes)
     ]
 
 

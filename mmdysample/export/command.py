@@ -18,10 +18,13 @@ from torch import nn
 
 from mmdysample.engine.checkpoint import require_safe_loading
 from mmdysample.engine.errors import UsageError
+from mmdysample.engine.files import write_whole
 from mmdysample.engine.launch import check_checkpoint_exists, run_tool
 from mmdysample.export.errors import ExportError
-from mmdysample.export.export import export_model
+from mmdysample.export.evaluate import evaluate
+from mmdysample.export.export import DESCRIPTION, export_model
 from mmdysample.export.forms import SAMPLINGS
+from mmdysample.export.load import load_exported
 from mmdysample.export.runtimes import RUNTIMES
 
 
@@ -65,6 +68,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override config'
     )
+    parser.add_argument(
+        '--evaluate',
+        action='store_true',
+        help="run the config's evaluator on PyTorch's model and on the exported one, and note both "
+        'in model.json',
+    )
     return parser.parse_args(argv)
 
 
@@ -81,8 +90,9 @@ def export(args: argparse.Namespace) -> None:
     cfg.merge_from_dict(args.cfg_options or {})
     size = tuple(args.size) if args.size else test_size(cfg)
     out = args.out or Path('work_dirs', Path(args.config).stem, args.to)
+    model = load_model(cfg, args.checkpoint)
     done = export_model(
-        load_model(cfg, args.checkpoint),
+        model,
         out,
         to=args.to,
         size=size,
@@ -94,6 +104,13 @@ def export(args: argparse.Namespace) -> None:
         tolerance=args.tolerance,
     )
     sys.stdout.write(f'{done.table()}\n\nwritten to {done.folder}\n')
+    if args.evaluate:
+        metrics = dict(pytorch=evaluate(model, cfg), runtime=evaluate(load_exported(out), cfg))
+        description = Path(out, DESCRIPTION)
+        about = json.loads(description.read_text()) | dict(evaluation=metrics)
+        write_whole(description, (json.dumps(about, indent=1) + '\n').encode())
+        for name, value in metrics['pytorch'].items():
+            sys.stdout.write(f'{name}: {value:.4f}, {metrics["runtime"][name]:.4f} exported\n')
 
 
 def load_model(cfg: Config, checkpoint: str) -> nn.Module:

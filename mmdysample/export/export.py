@@ -147,7 +147,7 @@ def export_model(
             with export_form(model, sampling, dynamic):
                 _write(part, path, to, size, dynamic, opset, half, images)
             graph = open_graph(path, part.outputs, torch.get_num_threads())
-            inputs = unseen_inputs(part, dynamic, size)
+            inputs = unseen_inputs(part, dynamic, size, images)
             export.differences += compare(part, graph, inputs)
             require_equal(export.differences, tolerance)
             export.latencies[part.name] = latency(part, graph, inputs[1], rounds)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from torch import Tensor, nn
 
 from mmdysample.export.errors import ExportError
@@ -44,6 +44,7 @@ def load_exported(folder: str | Path, threads: int | None = None) -> nn.Module:
     about = json.loads(description.read_text())
     check_runtime(about['to'])
     cfg = Config.fromstring(about['config'], '.py')
+    init_default_scope(cfg.get('default_scope', 'mmengine'))  # as the frameworks' init_* do
     model = build_without_weights(cfg)
     model.cfg, model.dataset_meta = cfg, about['dataset_meta'] or {}
     model.backbone = nn.Identity()
@@ -82,10 +83,10 @@ def _named(
                 f'the model was exported for images of {fixed[0]} x {fixed[1]} pixels, got '
                 f'{x.shape[-2]} x {x.shape[-1]}; export it with dynamic sizes'
             )
-        array = x.float().numpy()
+        array = x.float().cpu().numpy()
         images = [array] if fixed is None else np.split(array, len(array))
         outputs = zip(*(run(np.ascontiguousarray(image)) for image in images), strict=True)
-        tensors = [torch.from_numpy(np.concatenate(output)) for output in outputs]
+        tensors = [torch.from_numpy(np.concatenate(output)).to(x.device) for output in outputs]
         return dict(zip(names, tensors, strict=True))
 
     return named

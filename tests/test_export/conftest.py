@@ -8,6 +8,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
+CLASSES = [f'class {index}' for index in range(80)]
 
 
 def pytest_collection_modifyitems(items) -> None:
@@ -25,8 +26,9 @@ def pytest_collection_modifyitems(items) -> None:
 
 def tiny_config(name: str, upsampler: str, folder: Path) -> Path:
     """Write the config of a tiny model: ``name`` of ``configs/_base_/models``."""
-    dataset = dict(type='Resize', scale=(96, 64))
     scope, part = ('mmseg', 'decode_head') if 'rcnn' not in name else ('mmdet', 'neck')
+    pack = 'PackSegInputs' if scope == 'mmseg' else 'PackDetInputs'
+    steps = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(96, 64)), dict(type=pack)]
     classes = ', num_classes=3' if scope == 'mmseg' else ''
     path = folder / f'{name}.py'
     path.write_text(
@@ -34,7 +36,7 @@ def tiny_config(name: str, upsampler: str, folder: Path) -> Path:
         f'default_scope = {scope!r}\n'
         f'upsample_cfg = dict(_delete_=True, type={upsampler!r})\n'
         f'model = dict({part}=dict(upsample_cfg=upsample_cfg{classes}))\n'
-        f'test_dataloader = dict(dataset=dict(pipeline=[{dataset!r}]))\n'
+        f'test_dataloader = dict(dataset=dict(pipeline={steps!r}))\n'
     )
     return path
 
@@ -64,7 +66,7 @@ def tiny(tmp_path_factory):
         cfg = Config.fromfile(config)
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             model = lively(MODELS.build(cfg.model))
-        meta = dict(dataset_meta=dict(classes=('a', 'b')))
+        meta = dict(dataset_meta=dict(classes=CLASSES))
         torch.save(dict(state_dict=model.state_dict(), meta=meta), folder / 'tiny.pth')
         return config, folder / 'tiny.pth'
 

@@ -52,7 +52,7 @@ def test_a_detector_equals_pytorch_at_sizes_it_has_not_seen(detector):
 def test_the_file_says_what_it_is(detector):
     folder, *_ = detector
     about = json.loads((folder / 'model.json').read_text())
-    assert about['dataset_meta'] == dict(classes=['a', 'b'])
+    assert about['dataset_meta'] == dict(classes=[f'class {index}' for index in range(80)])
     assert about['size'] == [64, 96] and about['input']['layout'] == 'NCHW'
     assert about['input']['channels'] == 'RGB' and len(about['input']['mean']) == 3
     assert "'UpsampleFPN'" in about['config']
@@ -154,6 +154,36 @@ def test_ncnn_equals_pytorch_at_a_fixed_size(tiny, tmp_path, capsys):
     assert 'fixed sizes' in capsys.readouterr().err
     assert run(config, checkpoint, '--to', 'ncnn', '--out', out) == 0
     assert {max(worst.values()) < 1e-4 for worst in outputs(out).values()} == {True}
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    from PIL import Image
+
+    noise = np.random.default_rng(0)
+    folder = tmp_path / 'pictures'
+    folder.mkdir()
+    for name in 'abc':
+        pixels = noise.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((96, 64)).save(folder / f'{name}.png')
+    return folder
+
+
+@pytest.mark.parametrize('precision', ['half', 'int8'])
+def test_lower_precision_leaves_the_sampling_in_float32(precision, tiny, pictures, tmp_path):
+    config, checkpoint = tiny('segformer_r18_tiny', 'dysample_plus')
+    out = tmp_path / precision
+    option = ['--half'] if precision == 'half' else ['--int8', pictures]
+    assert run(config, checkpoint, '--out', out, *option) == 0
+    graph = onnx.load(out / 'network.onnx').graph
+    assert max(outputs(out)['network/decode_head'].values()) > 1e-6  # it is not float32 again
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    lowered = onnx.TensorProto.FLOAT16 if precision == 'half' else onnx.TensorProto.INT8
+    weights = {name: kind for name, kind in types.items() if 'conv' in name and 'weight' in name}
+    assert lowered in weights.values()
+    projections = {name for name in types if '.offset.' in name or '.scope.' in name}
+    assert len(projections) == 6 * 3  # six upsamplers: two weights and a bias
+    assert {types[name] for name in projections} == {onnx.TensorProto.FLOAT}
 
 
 MISTAKES = {
