@@ -236,6 +236,10 @@ def _write(
     example = _example(part, size, 2 if several else 1)
     written = path.parent / f'{part.name}.onnx'
     write_onnx(part, example, written, opset, dynamic)
+    if half or images:  # what lower precision hides is looked for before
+        graph = open_graph(written, part.outputs, torch.get_num_threads())
+        differences = compare(part, graph, unseen_inputs(part, dynamic, size))
+        require_equal(differences, TOLERANCES['float32'])
     if half and to == 'onnx':
         to_half(written, sampling_nodes(part, written))
     if images and part.name == NETWORK:  # pictures show no ranges of the regions' features

@@ -19,9 +19,9 @@ from mmengine.registry import MODELS as REGISTRY
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from mmdysample.costs.stopwatch import device_name, measure, spread
+from mmdysample.costs.stopwatch import measure, spread
 from mmdysample.engine.launch import project_root
-from mmdysample.engine.provenance import provenance
+from mmdysample.engine.provenance import device_name, provenance
 from mmdysample.export.check import compare, unseen_inputs
 from mmdysample.export.errors import ExportError
 from mmdysample.export.forms import export_form
