@@ -11,19 +11,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CLASSES = [f'class {index}' for index in range(80)]
 
 
-def pytest_collection_modifyitems(items) -> None:
-    """Say what is missing instead of failing, where the runtimes are not installed."""
-    from importlib.util import find_spec
-
-    missing = [name for name in ('onnx', 'onnxscript', 'onnxruntime') if find_spec(name) is None]
-    if not missing:
-        return
-    skip = pytest.mark.skip(reason=f'{", ".join(missing)} not installed: extra export')
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(skip)
-
-
 def tiny_config(name: str, upsampler: str, folder: Path) -> Path:
     """Write the config of a tiny model: ``name`` of ``configs/_base_/models``."""
     scope, part = ('mmseg', 'decode_head') if 'rcnn' not in name else ('mmdet', 'neck')

@@ -6,19 +6,21 @@ import json
 from importlib.util import find_spec
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import numpy_helper
 
-from mmdysample.export import load_exported, runtimes
-from mmdysample.export.command import main
+onnx = pytest.importorskip('onnx')
+pytest.importorskip('onnxscript')
+pytest.importorskip('onnxruntime')
+pytest.importorskip('mmengine')
+command = pytest.importorskip('mmdysample.export.command')
+runtimes = pytest.importorskip('mmdysample.export.runtimes')
 
 HAS = {name: find_spec(name) is not None for name in ('openvino', 'ncnn', 'pnnx')}
 
 
 def run(*args) -> int:
-    return main([*map(str, args)])
+    return command.main([*map(str, args)])
 
 
 def outputs(folder) -> dict[str, dict[str, float]]:
@@ -66,15 +68,13 @@ def test_predictions_come_from_the_runtime(detector):
     from mmdet.structures import DetDataSample
     from mmengine.config import Config
 
-    from mmdysample.export.command import load_model
-
     folder, config, checkpoint = detector
-    exported = load_exported(folder)
+    exported = command.load_exported(folder)
     assert all(parameter.isnan().all() for parameter in exported.parameters())
     image = torch.randint(0, 256, (3, 70, 90), dtype=torch.uint8)
     cfg = Config.fromfile(config)
     results = []
-    for model in (load_model(cfg, str(checkpoint)), exported):
+    for model in (command.load_model(cfg, str(checkpoint)), exported):
         shape = dict(img_shape=(70, 90), ori_shape=(70, 90), scale_factor=(1, 1))
         sample = DetDataSample(metainfo=shape)
         with torch.no_grad():
@@ -94,8 +94,8 @@ def spoil(path) -> None:
         for tensor in graph.graph.initializer
         if tensor.data_type == onnx.TensorProto.FLOAT and 'offset.weight' in tensor.name
     ]
-    weight = numpy_helper.to_array(floats[0])
-    floats[0].CopyFrom(numpy_helper.from_array(np.float32(1.1) * weight, floats[0].name))
+    weight = onnx.numpy_helper.to_array(floats[0])
+    floats[0].CopyFrom(onnx.numpy_helper.from_array(np.float32(1.1) * weight, floats[0].name))
     onnx.save(graph, path)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
-import onnx
-import onnxruntime
 import pytest
 import torch
 from oracles.dysample import dysample_loops, random_case
 
 from mmdysample.ops import dysample
 from mmdysample.upsamplers import DySample
+
+onnx = pytest.importorskip('onnx')
+onnxruntime = pytest.importorskip('onnxruntime')
 
 CASES = {
     'one group': dict(groups=1),
