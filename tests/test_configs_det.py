@@ -25,6 +25,8 @@ TABLES = {
     'mask_rcnn': 'instance_segmentation_mask_rcnn_coco',
     'panoptic_fpn': 'panoptic_segmentation_panoptic_fpn_coco',
 }
+OWN_START = {'lda_aqu'}
+"""Their authors' code draws the upsampler's weights again after the neck's."""
 FOLDERS = (*TABLES, 'published', 'retinanet')
 FILES = [path for folder in FOLDERS for path in sorted((CONFIGS / folder).glob('*.py'))]
 FILES += sorted((CONFIGS / 'demo').glob('*_fpn-*.py'))
@@ -141,9 +143,10 @@ def test_published_config_adds_what_the_authors_code_does(path: Path) -> None:
     plain = Config.fromfile(CONFIGS / folder / f'{path.stem.removesuffix("_published")}.py')
     published = Config.fromfile(path)
     assert published.model.data_preprocessor.pad_size_divisor == 64
-    assert published.model.neck.init_upsamplers is True
+    own_start = upsampler_of(path) in OWN_START
+    assert published.model.neck.init_upsamplers is not own_start
     plain.model.data_preprocessor.pad_size_divisor = 64
-    plain.model.neck.init_upsamplers = True
+    plain.model.neck.init_upsamplers = not own_start
     if path.stem.split('_1x')[0].endswith('plus'):
         plain.model.neck.upsample_cfg.scope_bias = True
     assert published.to_dict() == plain.to_dict()

@@ -36,6 +36,8 @@ COMPARED = [
     if table.compared_with(row)
 ]
 
+OWN_START = {'lda_aqu'}
+
 
 @cache
 def config_of(path: str) -> Config:
@@ -76,6 +78,7 @@ def test_every_row_has_the_setting_that_the_page_claims(table: str, item: dict[s
         row
         for row in TABLES[table].runnable()
         if upsampler_of(row) in item.get('only', [upsampler_of(row)])
+        and upsampler_of(row) not in item.get('not', [])
     ]
     assert rows
     for row in rows:
@@ -107,9 +110,11 @@ def test_pages_hold_what_the_data_file_says() -> None:
 
 @pytest.mark.parametrize(('table', 'row'), COMPARED)
 def test_rows_differ_from_their_baseline_in_the_upsampler_alone(table: Table, row: Row) -> None:
-    """Without an exception."""
+    """And in its start, where its authors' code and not their neck draws its weights."""
     baseline = table.compared_with(row)
     expected = without_upsampler(config_of(baseline.config))
+    if upsampler_of(row) in OWN_START and 'init_upsamplers' in expected['model'].get('neck', {}):
+        expected['model']['neck']['init_upsamplers'] = False
     assert without_upsampler(config_of(row.config)) == expected
     part = 'neck' if 'neck' in row.config or 'fpn' in row.config else 'decode_head'
     assert config_of(row.config).model[part].upsample_cfg.type == upsampler_of(row)

@@ -26,6 +26,7 @@ _COLOURS = {
     **{'fade_lite': '#009e73', 'sapa_b': '#9a5fb0', 'sapa_i': '#9a5fb0', 'sapa_d': '#9a5fb0'},
     **{'indexnet': '#999933', 'a2u': '#44aa99', 'deconv': '#b0563f'},
     **{'pixel_shuffle': '#a6761d', 'freqfusion': '#c2509a', 'bilinear': GREY, 'nearest': GREY},
+    'lda_aqu': '#6b7a2f',
 }
 _INK = '#010203'  # stands for the page's text colour while matplotlib draws
 _STYLE = {
