@@ -22,7 +22,7 @@ FOLDER = Path(os.environ.get('MMDYSAMPLE_GOLDEN', ''))
 FOLDERS = [FOLDER, FOLDER.with_name(f'{FOLDER.name}_later')] if FOLDER.name else []
 CASES = {path.stem: path for folder in FOLDERS for path in sorted(folder.glob('*.npz'))}
 FAMILIES = {'a2u', 'carafe', 'dysample', 'fade', 'fadelite', 'indexnet', 'sapa', 'sapab', 'sapai'}
-LATER_FAMILIES = {'ldaaqu'}
+LATER_FAMILIES = {'ldaaqu', 'sapad'}
 OUT_TOLERANCE, GRAD_TOLERANCE = 1e-5, 1e-4
 
 OURS = {
@@ -34,6 +34,7 @@ OURS = {
     'HolisticIndexBlock': 'indexnet',
     'LDA_AQU': 'lda_aqu',
     'SAPA': 'sapa_b',
+    'SAPADeform': 'sapa_d',
     'SAPA-I (composition)': 'sapa_i',
 }
 ARGUMENTS_OF_THE_BUILDER = (

@@ -29,6 +29,7 @@ def features(up: torch.nn.Module, batch: int, height: int, width: int, cut: int 
 SMALL_WINDOWS = dict(
     carafe=dict(up_kernel=3),
     lda_aqu=dict(k_u=1),
+    sapa_d=dict(num_point=1, groups=2),
     **{name: dict(up_kernel_size=3) for name in ('fade', 'fade_lite', 'sapa_b', 'sapa_i')},
 )
 """A graph has a few nodes for each tap, and exporters are slow."""
