@@ -1,7 +1,7 @@
 """Peak memory of CARAFE's reassembly, forward and backward, ours beside a plain unfold.
 
 Run from the repository root: python docs/benchmarks/reassembly_memory.py
-Each contestant runs in a process of its own; what is written to reassembly_memory.json beside this
+Each candidate runs in a process of its own; what is written to reassembly_memory.json beside this
 file is how far its resident memory rose above what it was with inputs and gradients in place.
 """
 
@@ -48,7 +48,7 @@ def peak_mib() -> float:
 
 
 def measure(name: str) -> float:
-    """Run one contestant; MiB above its inputs and their gradients."""
+    """Run one candidate; MiB above its inputs and their gradients."""
     n, _, height, width = SHAPE
     x = torch.randn(SHAPE, requires_grad=True)
     kernels = torch.rand(n, KERNEL_SIZE**2, SCALE * height, SCALE * width, requires_grad=True)

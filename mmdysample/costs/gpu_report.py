@@ -25,11 +25,11 @@ from mmdysample.costs.latency import (
     GROUPS,
     SCALE,
     WORKLOADS,
-    Contestant,
+    Candidate,
     Shapes,
     copy_bandwidth,
-    race,
-    sampling_contestants,
+    sampling_candidates,
+    time_candidates,
 )
 from mmdysample.engine.provenance import device_name, provenance, save
 from mmdysample.ops import reassemble, window_similarity
@@ -71,9 +71,9 @@ PRESETS = {
 }
 
 
-def reassembly_contestants(
+def reassembly_candidates(
     shapes: Shapes, dtype: torch.dtype, memory_format: torch.memory_format, device: torch.device
-) -> Iterator[Contestant]:
+) -> Iterator[Candidate]:
     """Bilinear interpolation, then the rivals' operators with windows of 5 x 5."""
     features, kernels, queries = [], [], []
     for n, h, w in shapes:
@@ -86,20 +86,20 @@ def reassembly_contestants(
             tensor = torch.randn(shape, device=device, dtype=dtype)
             made.append(tensor.to(memory_format=memory_format).requires_grad_())
     resize = partial(F.interpolate, scale_factor=SCALE, mode='bilinear')
-    yield Contestant('bilinear', [(resize, [x]) for x in features])
+    yield Candidate('bilinear', [(resize, [x]) for x in features])
     for backend in ('torch', 'triton') if device.type == 'cuda' and HAS_TRITON else ('torch',):
         options = dict(kernel_size=5, scale_factor=SCALE, backend=backend)
         run = partial(reassemble, **options)
         pairs = zip(features, kernels, strict=True)
-        yield Contestant(f'reassemble ({backend})', [(run, [x, k]) for x, k in pairs])
+        yield Candidate(f'reassemble ({backend})', [(run, [x, k]) for x, k in pairs])
         run = partial(window_similarity, **options)
         pairs = zip(queries, features, strict=True)
-        yield Contestant(f'window_similarity ({backend})', [(run, [q, x]) for q, x in pairs])
+        yield Candidate(f'window_similarity ({backend})', [(run, [q, x]) for q, x in pairs])
 
 
 def compiled_published(
     shapes: Shapes, dtype: torch.dtype, memory_format: torch.memory_format, device: torch.device
-) -> Contestant:
+) -> Candidate:
     """The published formulation through ``torch.compile``."""
     initial = initial_displacement(GROUPS, SCALE, device)
 
@@ -113,7 +113,7 @@ def compiled_published(
         steps.append(
             (run, [x.to(memory_format=memory_format).requires_grad_(), offset.requires_grad_()])
         )
-    return Contestant('compiled published', steps)
+    return Candidate('compiled published', steps)
 
 
 def latency_rows(preset: Preset, ceiling: float, deadline: float) -> Iterator[dict[str, Any]]:
@@ -125,17 +125,17 @@ def latency_rows(preset: Preset, ceiling: float, deadline: float) -> Iterator[di
                 if time.monotonic() > deadline:
                     return
                 arguments = shapes, dtype, memory_format, device
-                sampling = list(sampling_contestants(*arguments))
+                sampling = list(sampling_candidates(*arguments))
                 if len(shapes) == 1:
                     sampling.append(compiled_published(*arguments))
                 pixels = sum(n * h * w for n, h, w in shapes)
                 least = pixels * CHANNELS * (1 + SCALE**2) * dtype.itemsize
                 head = dict(workload=name, dtype=str(dtype)[6:], memory_format=layout)
-                for row in race(sampling, preset.rounds, device):
+                for row in time_candidates(sampling, preset.rounds, device):
                     share = least / (row['median_ms'] / 1e3) / ceiling
                     yield {**head, **row, 'of_ceiling': share if row['what'] == 'forward' else None}
-                reassembly = list(reassembly_contestants(*arguments))
-                for row in race(reassembly, preset.rounds, device):
+                reassembly = list(reassembly_candidates(*arguments))
+                for row in time_candidates(reassembly, preset.rounds, device):
                     yield {**head, **row, 'of_ceiling': None}
                 torch.compiler.reset()
 
@@ -177,7 +177,7 @@ def to_markdown(result: dict[str, Any]) -> str:
         peak = '' if row['peak_mib'] is None else f'{row["peak_mib"]:.0f}'
         lines.append(
             f'| {row["workload"]} | {row["dtype"]} | {row["memory_format"]} '
-            f'| {row["contestant"]} | {row["what"]} | {row["median_ms"]:.4g} '
+            f'| {row["candidate"]} | {row["what"]} | {row["median_ms"]:.4g} '
             f'| {row["to_bilinear"]:.2f} | {share} | {peak} |'
         )
     return '\n'.join(lines)

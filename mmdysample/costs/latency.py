@@ -60,7 +60,7 @@ FORMATS = {'nchw': torch.contiguous_format, 'channels_last': torch.channels_last
 
 
 @dataclass
-class Contestant:
+class Candidate:
     """Something to time on the features of one workload.
 
     Args:
@@ -86,9 +86,9 @@ class Contestant:
             torch.autograd.grad(out, [*arguments, *self.parameters], torch.ones_like(out))
 
 
-def sampling_contestants(
+def sampling_candidates(
     shapes: Shapes, dtype: torch.dtype, memory_format: torch.memory_format, device: torch.device
-) -> Iterator[Contestant]:
+) -> Iterator[Candidate]:
     """Ways to sample given offsets, and the interpolations: no projection is timed."""
     features = list(_features(shapes, dtype, memory_format, device))
     offsets = [
@@ -108,21 +108,21 @@ def sampling_contestants(
 
     for mode in ('bilinear', 'nearest'):
         resize = partial(F.interpolate, scale_factor=SCALE, mode=mode)
-        yield Contestant(mode, [(resize, [x]) for x in features])
-    yield Contestant('published', pairs(published))
+        yield Candidate(mode, [(resize, [x]) for x in features])
+    yield Candidate('published', pairs(published))
     if len(shapes) == 1:  # compiling takes far longer than measuring
-        yield Contestant('compiled gather', pairs(torch.compile(gather, dynamic=False)))
+        yield Candidate('compiled gather', pairs(torch.compile(gather, dynamic=False)))
     ours = partial(dysample, scale_factor=SCALE, groups=GROUPS)
-    yield Contestant('dysample (torch)', pairs(partial(ours, backend='torch')))
+    yield Candidate('dysample (torch)', pairs(partial(ours, backend='torch')))
     if can_run_native(features[0]):
-        yield Contestant('dysample (native)', pairs(partial(ours, backend='native')))
+        yield Candidate('dysample (native)', pairs(partial(ours, backend='native')))
     if device.type == 'cuda' and can_run_triton(features[0]):
-        yield Contestant('dysample (triton)', pairs(partial(ours, backend='triton')))
+        yield Candidate('dysample (triton)', pairs(partial(ours, backend='triton')))
 
 
-def upsampler_contestants(
+def upsampler_candidates(
     shapes: Shapes, dtype: torch.dtype, memory_format: torch.memory_format, device: torch.device
-) -> Iterator[Contestant]:
+) -> Iterator[Candidate]:
     """Every registered upsampler and other implementations of two, as whole modules."""
     features = list(_features(shapes, dtype, memory_format, device))
     guides = [
@@ -138,7 +138,7 @@ def upsampler_contestants(
         else:
             steps = [(module, [x]) for x in features]
         trained = [p for p in module.parameters() if p.requires_grad]
-        yield Contestant(name, steps, trained)
+        yield Candidate(name, steps, trained)
 
 
 def other_implementations(device: torch.device) -> dict[str, nn.Module]:
@@ -189,18 +189,20 @@ def copy_bandwidth(device: torch.device, elements: int) -> float:
     return 2 * source.nbytes / statistics.median(times[0])
 
 
-def race(contestants: Sequence[Contestant], rounds: int, device: torch.device) -> list[dict]:
-    """Time contestants, forward and forward with backward; rows for the result file."""
+def time_candidates(
+    candidates: Sequence[Candidate], rounds: int, device: torch.device
+) -> list[dict]:
+    """Time candidates, forward and forward with backward; rows for the result file."""
     rows = []
     for what in ('forward', 'forward_backward'):
-        runs = [getattr(contestant, what) for contestant in contestants]
+        runs = [getattr(candidate, what) for candidate in candidates]
         memory = [peak_memory(run, device) for run in runs]
         times, how = measure(runs, rounds, device)
         baseline = statistics.median(times[0])  # bilinear comes first
-        for contestant, seconds, peak, way in zip(contestants, times, memory, how, strict=True):
+        for candidate, seconds, peak, way in zip(candidates, times, memory, how, strict=True):
             rows.append(
                 dict(
-                    contestant=contestant.name,
+                    candidate=candidate.name,
                     what=what,
                     **spread(seconds),
                     to_bilinear=statistics.median(seconds) / baseline,
@@ -217,15 +219,15 @@ def run_preset(
     """Measure everything that a preset names.
 
     Returns:
-        tuple: The ceiling in GB/s, and one row per contestant, workload, dtype, memory format
+        tuple: The ceiling in GB/s, and one row per candidate, workload, dtype, memory format
         and pass. ``of_ceiling`` is the bandwidth of reading x and writing the result once,
         over the ceiling.
     """
     for dtype in preset['dtypes']:
         check(device, getattr(torch, dtype))
     ceiling = copy_bandwidth(device, 2**28 if device.type == 'cuda' else 2**25)
-    makers = {'sampling': sampling_contestants, 'upsamplers': upsampler_contestants}
-    heats = [
+    makers = {'sampling': sampling_candidates, 'upsamplers': upsampler_candidates}
+    cases = [
         (kind, workload, dtype, layout)
         for kind in makers
         for workload in preset[kind]
@@ -234,15 +236,15 @@ def run_preset(
         if not (kind == 'upsamplers' and (layout != 'nchw' or dtype != preset['dtypes'][0]))
     ]
     rows = []
-    for kind, workload, dtype, layout in progress(heats):
+    for kind, workload, dtype, layout in progress(cases):
         arguments = WORKLOADS[workload], getattr(torch, dtype), FORMATS[layout], device
-        heat = dict(kind=kind, workload=workload, dtype=dtype, memory_format=layout)
+        case = dict(kind=kind, workload=workload, dtype=dtype, memory_format=layout)
         pixels = sum(n * h * w for n, h, w in WORKLOADS[workload])
         least = pixels * CHANNELS * (1 + SCALE**2) * arguments[1].itemsize
-        for row in race(list(makers[kind](*arguments)), rounds, device):
+        for row in time_candidates(list(makers[kind](*arguments)), rounds, device):
             if row['what'] == 'forward':
                 row['of_ceiling'] = least / (row['median_ms'] / 1e3) / ceiling
-            rows.append({**heat, **row})
+            rows.append({**case, **row})
         torch.compiler.reset()
     return ceiling / 1e9, rows
 

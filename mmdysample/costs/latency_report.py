@@ -11,7 +11,7 @@ from mmdysample.reproduce.tables import load_published
 from mmdysample.upsamplers import build_upsampler
 
 ACCURACY = 'semantic_segmentation_segformer_b1_ade20k'
-HEAT = ('kind', 'workload', 'dtype', 'memory_format')
+CASE = ('kind', 'workload', 'dtype', 'memory_format')
 
 
 def to_markdown(result: dict[str, Any]) -> str:
@@ -22,8 +22,8 @@ def to_markdown(result: dict[str, Any]) -> str:
         f'revision {result["revision"]}. Median of {result["rounds"]} interleaved runs; '
         f'a large copy moves {result["ceiling_gb_per_s"]:.1f} GB/s.',
     ]
-    for heat, rows in groupby(result['rows'], key=lambda row: [row[key] for key in HEAT]):
-        lines += ['', f'### {", ".join(heat)}', '', *_table(list(rows))]
+    for case, rows in groupby(result['rows'], key=lambda row: [row[key] for key in CASE]):
+        lines += ['', f'### {", ".join(case)}', '', *_table(list(rows))]
     return '\n'.join(lines)
 
 
@@ -33,8 +33,8 @@ def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
         '| + backward / bilinear | / published | + backward, ms (quartiles) | peak, MiB |'
     )
     yield '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |'
-    both = {(row['contestant'], row['what']): row for row in rows}
-    names = list(dict.fromkeys(row['contestant'] for row in rows))
+    both = {(row['candidate'], row['what']): row for row in rows}
+    names = list(dict.fromkeys(row['candidate'] for row in rows))
     (published,) = (name for name in names if name.startswith('published'))
     for name in names:
         forward, backward = both[name, 'forward'], both[name, 'forward_backward']
@@ -69,7 +69,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(7, 4.5), layout='constrained')
     axes = figure.subplots()
     for row in result['rows']:
-        name = row['contestant']
+        name = row['candidate']
         chosen = (row['kind'], row['workload'], row['what']) == ('upsamplers', 'paper', 'forward')
         if not chosen or name not in accuracy:
             continue

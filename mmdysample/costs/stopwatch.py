@@ -94,4 +94,4 @@ def progress(items: list) -> Iterator:
         from tqdm import tqdm
     except ImportError:
         return iter(items)
-    return tqdm(items, unit='heat')
+    return tqdm(items, unit='case')

@@ -20,13 +20,13 @@ def test_a_run_writes_rows_table_and_figure(monkeypatch, tmp_path, capsys):
     latency.main(['--preset', 'cpu', '--rounds', '2', '--out', str(out), '--plot', str(figure)])
     result = json.loads(out.read_text())
     assert {'command', 'device', 'versions', 'revision', 'seed'} <= set(result)
-    names = {(row['kind'], row['contestant']) for row in result['rows']}
+    names = {(row['kind'], row['candidate']) for row in result['rows']}
     assert {('sampling', 'published'), ('sampling', 'dysample (torch)')} <= names
     assert {('upsamplers', 'carafe'), ('upsamplers', 'dysample_s_plus')} <= names
     for row in result['rows']:
         low, high = row['quartiles_ms']
         assert 0 < low <= row['median_ms'] <= high
-        assert row['to_bilinear'] == 1 or row['contestant'] != 'bilinear'
+        assert row['to_bilinear'] == 1 or row['candidate'] != 'bilinear'
     assert '| dysample (torch) |' in capsys.readouterr().out
     assert figure.stat().st_size > 0
 
