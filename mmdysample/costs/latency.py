@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmdysample.costs.cpu_memory import peak_of_training_steps
 from mmdysample.costs.formulations import (
     PublishedDySample,
     gather_sampling,
@@ -48,7 +49,11 @@ top-down path of an FPN on an 800 x 1333 image; SegFormer's six on 512 x 512."""
 
 PRESETS = {
     'cpu': dict(
-        sampling=('paper', 'fpn_b1', 'segformer_b1'), upsamplers=('paper',), dtypes=('float32',)
+        sampling=('paper', 'fpn_b1', 'segformer_b1'),
+        upsamplers=('paper',),
+        dtypes=('float32',),
+        threads=(1, 2),
+        memory=('paper',),
     ),
     'gpu': dict(
         sampling=('paper', 'fpn_b1', 'fpn_b2', 'fpn_b16', 'segformer_b8'),
@@ -56,6 +61,8 @@ PRESETS = {
         dtypes=('float32', 'float16', 'bfloat16'),
     ),
 }
+NATIVE = ('dysample', 'carafe', 'fade', 'sapa_b', 'a2u')
+"""Upsamplers that are timed by their native kernels and by plain PyTorch too."""
 FORMATS = {'nchw': torch.contiguous_format, 'channels_last': torch.channels_last}
 
 
@@ -131,6 +138,11 @@ def upsampler_candidates(
     ]
     names = ['bilinear', *(n for n in upsampler_names() if n not in ('bilinear', 'interpolate'))]
     modules = {name: build_upsampler(name, CHANNELS) for name in names}
+    if device.type == 'cpu' and can_run_native(features[0]):
+        modules |= {
+            f'{name} (torch)': build_upsampler(dict(type=name, backend='torch'), CHANNELS)
+            for name in NATIVE
+        }
     for name, module in (modules | other_implementations(device)).items():
         module = module.to(device, memory_format=memory_format)
         if getattr(module, 'guided', False):
@@ -214,31 +226,35 @@ def time_candidates(
 
 
 def run_preset(
-    preset: dict[str, Sequence[str]], device: torch.device, rounds: int
+    preset: dict[str, Sequence], device: torch.device, rounds: int
 ) -> tuple[float, list[dict]]:
     """Measure everything that a preset names.
 
     Returns:
-        tuple: The ceiling in GB/s, and one row per candidate, workload, dtype, memory format
-        and pass. ``of_ceiling`` is the bandwidth of reading x and writing the result once,
-        over the ceiling.
+        tuple: The ceiling in GB/s, and one row per candidate, workload, dtype, memory format,
+        number of threads and pass. ``of_ceiling`` is the bandwidth of reading x and writing the
+        result once, over the ceiling.
     """
     for dtype in preset['dtypes']:
         check(device, getattr(torch, dtype))
     ceiling = copy_bandwidth(device, 2**28 if device.type == 'cuda' else 2**25)
     makers = {'sampling': sampling_candidates, 'upsamplers': upsampler_candidates}
     cases = [
-        (kind, workload, dtype, layout)
+        (kind, workload, dtype, layout, threads)
         for kind in makers
         for workload in preset[kind]
         for dtype in preset['dtypes']
         for layout in FORMATS
         if not (kind == 'upsamplers' and (layout != 'nchw' or dtype != preset['dtypes'][0]))
+        for threads in preset.get('threads', (torch.get_num_threads(),))
     ]
-    rows = []
-    for kind, workload, dtype, layout in progress(cases):
+    rows, threads_before = [], torch.get_num_threads()
+    for kind, workload, dtype, layout, threads in progress(cases):
+        torch.set_num_threads(threads)
         arguments = WORKLOADS[workload], getattr(torch, dtype), FORMATS[layout], device
-        case = dict(kind=kind, workload=workload, dtype=dtype, memory_format=layout)
+        case = dict(
+            kind=kind, workload=workload, dtype=dtype, memory_format=layout, threads=threads
+        )
         pixels = sum(n * h * w for n, h, w in WORKLOADS[workload])
         least = pixels * CHANNELS * (1 + SCALE**2) * arguments[1].itemsize
         for row in time_candidates(list(makers[kind](*arguments)), rounds, device):
@@ -246,6 +262,7 @@ def run_preset(
                 row['of_ceiling'] = least / (row['median_ms'] / 1e3) / ceiling
             rows.append({**case, **row})
         torch.compiler.reset()
+    torch.set_num_threads(threads_before)
     return ceiling / 1e9, rows
 
 
@@ -265,11 +282,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result = dict(
         **provenance(),
         device=device_name(device),
-        threads=torch.get_num_threads(),
         seed=options.seed,
         rounds=options.rounds,
         ceiling_gb_per_s=ceiling,
         rows=rows,
+        memory=[
+            row
+            for workload in PRESETS[options.preset].get('memory', ())
+            for row in peak_of_training_steps(WORKLOADS[workload], workload)
+        ],
     )
     from mmdysample.costs.latency_report import plot, to_markdown
 

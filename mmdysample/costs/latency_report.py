@@ -11,19 +11,23 @@ from mmdysample.reproduce.tables import load_published
 from mmdysample.upsamplers import build_upsampler
 
 ACCURACY = 'semantic_segmentation_segformer_b1_ade20k'
-CASE = ('kind', 'workload', 'dtype', 'memory_format')
+CASE = ('kind', 'workload', 'dtype', 'memory_format', 'threads')
 
 
 def to_markdown(result: dict[str, Any]) -> str:
     """One table per workload, dtype and memory format, ratios first."""
     versions = ', '.join(result['versions'].values())
     lines = [
-        f'`{result["command"]}` on {result["device"]}, {result["threads"]} threads, {versions}, '
+        f'`{result["command"]}` on {result["device"]}, {versions}, '
         f'revision {result["revision"]}. Median of {result["rounds"]} interleaved runs; '
         f'a large copy moves {result["ceiling_gb_per_s"]:.1f} GB/s.',
     ]
     for case, rows in groupby(result['rows'], key=lambda row: [row[key] for key in CASE]):
-        lines += ['', f'### {", ".join(case)}', '', *_table(list(rows))]
+        *names, threads = case
+        count = f'{threads} thread' + 's' * (threads > 1)
+        lines += ['', f'### {", ".join([*names, count])}', '', *_table(list(rows))]
+    if result['memory']:
+        lines += ['', '### peak memory of a training step on the CPU', '', *_memory(result)]
     return '\n'.join(lines)
 
 
@@ -48,6 +52,22 @@ def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
         )
 
 
+def _memory(result: dict[str, Any]) -> Iterator[str]:
+    yield (
+        'By how much the resident memory of a fresh process rises while x, offsets, result and '
+        'gradients are made, beside the size of those tensors together.'
+    )
+    yield ''
+    yield '| workload | memory format | sampling | peak, MiB | tensors, MiB | ratio |'
+    yield '| --- | --- | --- | ---: | ---: | ---: |'
+    for row in result['memory']:
+        yield (
+            f'| {row["workload"]} | {row["memory_format"]} | {row["name"]} '
+            f'| {row["peak_mib"]:.1f} | {row["tensors_mib"]:.1f} '
+            f'| {row["peak_mib"] / row["tensors_mib"]:.2f} |'
+        )
+
+
 def _spread(row: dict[str, Any]) -> str:
     low, high = row['quartiles_ms']
     return f'{row["median_ms"]:.3g} ({low:.3g} to {high:.3g})'
@@ -68,10 +88,11 @@ def plot(result: dict[str, Any], path: Path) -> None:
     accuracy = load_published()[ACCURACY]
     figure = Figure(figsize=(7, 4.5), layout='constrained')
     axes = figure.subplots()
+    threads = result['rows'][0]['threads']
     for row in result['rows']:
         name = row['candidate']
         chosen = (row['kind'], row['workload'], row['what']) == ('upsamplers', 'paper', 'forward')
-        if not chosen or name not in accuracy:
+        if not chosen or row['threads'] != threads or name not in accuracy:
             continue
         gmacs = build_upsampler(name, 256).macs(120, 120) / 1e9
         miou = float(accuracy[name]['miou'].value)
@@ -83,7 +104,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
             name, (row['median_ms'], miou), textcoords='offset points', xytext=(6, 4), fontsize=8
         )
     axes.set_xscale('log')
-    axes.set_xlabel(f'measured latency, ms ({result["device"]})')
+    axes.set_xlabel(f'measured latency, ms ({result["device"]}, threads: {threads})')
     axes.set_ylabel('published mIoU, SegFormer-B1 on ADE20K')
     axes.set_title('Circle area grows with multiply-adds', fontsize=9)
     axes.grid(alpha=0.3)

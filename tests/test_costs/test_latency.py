@@ -13,7 +13,7 @@ from mmdysample.costs import latency
 def test_a_run_writes_rows_table_and_figure(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(latency.WORKLOADS, 'paper', ((1, 3, 4),))
     monkeypatch.setitem(latency.WORKLOADS, 'pyramid', ((1, 3, 4), (1, 6, 7)))
-    preset = dict(sampling=('pyramid',), upsamplers=('paper',), dtypes=('float32',))
+    preset = dict(sampling=('pyramid',), upsamplers=('paper',), dtypes=('float32',), threads=(1, 2))
     monkeypatch.setitem(latency.PRESETS, 'cpu', preset)
     monkeypatch.setattr(latency, 'copy_bandwidth', lambda *_: 1e9)
     out, figure = tmp_path / 'result.json', tmp_path / 'figure.png'
