@@ -249,4 +249,9 @@ def _project(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 def _wide_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     dtype = torch.promote_types(x.dtype, torch.float32)
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        # Inductor cannot order the strides of a channels_last convolution with free sizes, and
+        # that is what it makes of this one; a product of matrices keeps it from doing so.
+        product = (weight.flatten(1).to(dtype) @ x.flatten(2).to(dtype)).unflatten(2, x.shape[2:])
+        return product if bias is None else product + bias.to(dtype).view(-1, 1, 1)
     return F.conv2d(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import warnings
@@ -22,6 +23,7 @@ from mmdysample import DySample
 from mmdysample.ops import dysample
 from mmdysample.ops.backend import HAS_NUMBA, HAS_TRITON, INTERPRETED
 from mmdysample.ops.dysample import operator
+from mmdysample.upsamplers import build_upsampler
 
 needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason='needs numba')
 BACKENDS = [
@@ -166,6 +168,22 @@ def test_inductor(device):
     x = torch.randn(2, 8, 4, 5, device=device)
     compiled = torch.compile(up, fullgraph=True)
     torch.testing.assert_close(gradients(compiled, x), gradients(up, x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not any(map(shutil.which, ('g++', 'clang++', 'c++'))), reason='Inductor needs a C++ compiler'
+)
+@pytest.mark.parametrize('name', ['dysample', 'dysample_plus', 'dysample_s', 'dysample_s_plus'])
+def test_inductor_trains_with_free_sizes(device, name):
+    up = build_upsampler(name, 16).to(device)
+    for parameter in up.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    torch.compiler.reset()
+    compiled = torch.compile(up, fullgraph=True, dynamic=True)
+    for size in ((4, 5), (7, 3)):
+        x = torch.randn(2, 16, *size, device=device)
+        torch.testing.assert_close(gradients(compiled, x), gradients(up, x), atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
