@@ -55,9 +55,7 @@ def peak_of_training_steps(
             )
 
 
-def step_memory(
-    name: str, layout: str, shapes: Sequence[tuple[int, int, int]]
-) -> tuple[int, int]:
+def step_memory(name: str, layout: str, shapes: Sequence[tuple[int, int, int]]) -> tuple[int, int]:
     """Bytes that a step adds to the resident memory of this process at its worst.
 
     Args:

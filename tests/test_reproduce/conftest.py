@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from stand_in_tools import TEST, TRAIN
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
@@ -14,27 +15,6 @@ pytest.importorskip('pandas')
 
 from mmdysample.reproduce.job import Job
 from mmdysample.reproduce.tables import load_tables
-
-TRAIN = """
-import json, sys
-from pathlib import Path
-folder = Path(sys.argv[sys.argv.index('--work-dir') + 1])
-logs = folder / '20260101_000000' / 'vis_data'
-logs.mkdir(parents=True, exist_ok=True)
-(logs / 'scalars.json').write_text(json.dumps(dict(step=10, time=0.5, loss=1.0)) + '\\n')
-(folder / Path(sys.argv[1]).name).write_text('')
-(folder / 'provenance.json').write_text(json.dumps([dict(device='d', revision='r', versions={})]))
-(folder / 'epoch_3.pth').write_text('weights')
-(folder / 'last_checkpoint').write_text(str(folder / 'epoch_3.pth'))
-"""
-TEST = """
-import json, sys
-from pathlib import Path
-assert Path(sys.argv[2]).name == 'epoch_3.pth'
-folder = Path(sys.argv[sys.argv.index('--work-dir') + 1]) / '20260101_000001'
-folder.mkdir(parents=True)
-(folder / 'result.json').write_text(json.dumps({'coco/bbox_mAP': 0.25}))
-"""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import TEST, TRAIN
+from stand_in_tools import TEST, TRAIN
 
 from mmdysample.engine import train
 from mmdysample.engine.errors import UsageError

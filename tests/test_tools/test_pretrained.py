@@ -6,6 +6,7 @@ import hashlib
 
 import pytest
 import torch
+from mmengine.model import initialize
 from mmengine.registry import MODELS
 from oracles import mobilenet_v2
 
@@ -42,9 +43,8 @@ def test_features_are_those_of_the_source(package, source, weights, tmp_path):
     assert pretrained.main(['mobilenet_v2', '--from', str(source), '--to', str(target)]) == 0
     pytest.importorskip(package)
     init_cfg = dict(type='Pretrained', checkpoint=str(target), prefix=package)
-    cfg = dict(BACKBONES[package], init_cfg=init_cfg)
-    backbone = MODELS.build(cfg).double()
-    backbone.init_weights()
+    backbone = MODELS.build(BACKBONES[package]).double()
+    initialize(backbone, init_cfg)
     image = torch.randn(2, 3, 70, 96, dtype=torch.float64)
     with torch.no_grad():
         backbone.eval()  # mmdet's returns nothing
