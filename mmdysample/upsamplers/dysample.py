@@ -186,8 +186,12 @@ class DySample(Upsampler):
 
     def _projections(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Raw offsets and scopes, as :func:`mmdysample.ops.dysample` takes them."""
-        z = F.pixel_shuffle(x, self.scale_factor) if self.style == 'pl' else x
-        return _project(self.offset, z), _project(self.scope, z) if self.dyscope else None
+        if self.style == 'lp':
+            return _project(self.offset, x), _project(self.scope, x) if self.dyscope else None
+        z = F.pixel_shuffle(x, self.scale_factor)
+        as_product = _needs_product(x.device)
+        scope = _project(self.scope, z, as_product) if self.dyscope else None
+        return _project(self.offset, z, as_product), scope
 
     def macs(self, height: int, width: int) -> int:
         """Per output pixel: the projections, scope times offset, and four taps per channel."""
@@ -234,7 +238,19 @@ class DySample(Upsampler):
         )
 
 
-def _project(conv: nn.Conv2d, x: Tensor) -> Tensor:
+def _needs_product(device: torch.device) -> bool:
+    """Whether a 1x1 convolution of a shuffled feature has to be a product of matrices.
+
+    Inductor makes the convolution channels_last, and cannot order its strides where height and
+    width are free. Under autocast it stays a convolution: Inductor would compute the gradients of
+    a product in half precision.
+    """
+    if not torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        return False
+    return not torch.is_autocast_enabled(device.type)
+
+
+def _project(conv: nn.Conv2d, x: Tensor, as_product: bool = False) -> Tensor:
     """Apply a 1x1 convolution in float32 or wider: offsets become positions.
 
     Of features in half precision no wider copy is kept for the backward pass.
@@ -242,16 +258,14 @@ def _project(conv: nn.Conv2d, x: Tensor) -> Tensor:
     recompute = torch.is_grad_enabled() and x.dtype in (torch.float16, torch.bfloat16)
     with full_precision(x.device):
         if not recompute:
-            return _wide_conv(x, conv.weight, conv.bias)
+            return _wide_conv(x, conv.weight, conv.bias, as_product)
         options = dict(use_reentrant=False, preserve_rng_state=False)
-        return checkpoint(_wide_conv, x, conv.weight, conv.bias, **options)
+        return checkpoint(_wide_conv, x, conv.weight, conv.bias, as_product, **options)
 
 
-def _wide_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _wide_conv(x: Tensor, weight: Tensor, bias: Tensor | None, as_product: bool = False) -> Tensor:
     dtype = torch.promote_types(x.dtype, torch.float32)
-    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
-        # Inductor cannot order the strides of a channels_last convolution with free sizes, and
-        # that is what it makes of this one; a product of matrices keeps it from doing so.
+    if as_product:
         product = (weight.flatten(1).to(dtype) @ x.flatten(2).to(dtype)).unflatten(2, x.shape[2:])
         return product if bias is None else product + bias.to(dtype).view(-1, 1, 1)
     return F.conv2d(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))

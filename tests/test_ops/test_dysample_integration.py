@@ -186,6 +186,16 @@ def test_inductor_trains_with_free_sizes(device, name):
         torch.testing.assert_close(gradients(compiled, x), gradients(up, x), atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize('style', ['lp', 'pl'])
+def test_compiled_weights_get_full_gradients_under_autocast(device, style):
+    up = make_module(style).to(device)
+    compiled = torch.compile(up, backend='aot_eager', fullgraph=True)
+    x = torch.randn(2, 8, 4, 5, device=device)
+    with torch.autocast(device.type, torch.bfloat16):
+        found, expected = gradients(compiled, x), gradients(up, x)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('style', ['lp', 'pl'])
 def test_export_with_dynamic_height_and_width(device, style, backend):
