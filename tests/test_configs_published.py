@@ -36,7 +36,7 @@ COMPARED = [
     if table.compared_with(row)
 ]
 
-OWN_START = {'lda_aqu'}
+OWN_START = {'freqfusion', 'lda_aqu'}
 
 
 @cache

@@ -22,7 +22,7 @@ FOLDER = Path(os.environ.get('MMDYSAMPLE_GOLDEN', ''))
 FOLDERS = [FOLDER, FOLDER.with_name(f'{FOLDER.name}_later')] if FOLDER.name else []
 CASES = {path.stem: path for folder in FOLDERS for path in sorted(folder.glob('*.npz'))}
 FAMILIES = {'a2u', 'carafe', 'dysample', 'fade', 'fadelite', 'indexnet', 'sapa', 'sapab', 'sapai'}
-LATER_FAMILIES = {'ldaaqu', 'sapad'}
+LATER_FAMILIES = {'freqfusion', 'ldaaqu', 'sapad'}
 OUT_TOLERANCE, GRAD_TOLERANCE = 1e-5, 1e-4
 
 OURS = {
@@ -31,6 +31,7 @@ OURS = {
     'DySample': 'dysample',
     'FADE': 'fade',
     'FADELite': 'fade_lite',
+    'FreqFusion': 'freqfusion',
     'HolisticIndexBlock': 'indexnet',
     'LDA_AQU': 'lda_aqu',
     'SAPA': 'sapa_b',
@@ -40,9 +41,17 @@ OURS = {
 ARGUMENTS_OF_THE_BUILDER = (
     *('scale', 'scale_factor', 'up_factor'),
     *('in_channels', 'channels', 'in_channels_en', 'in_channels_de', 'inp', 'dim_y', 'dim_x'),
+    *('hr_channels', 'lr_channels'),
 )
+OFFSETS_FROM = {'sim_concat': 'feature', 'sim': 'similarity'}
+"""An option of ours that in FreqFusion's code differs between its copies."""
 ARGUMENTS_FIXED_HERE = {
     'A2UUpRaw': {'up_kernel': 3},
+    'FreqFusion': {
+        **dict(up_group=1, encoder_kernel=3, encoder_dilation=1, align_corners=False),
+        **dict(upsample_mode='nearest', comp_feat_upsample=True, semi_conv=True),
+        **dict(use_high_pass=True, use_low_pass=True, hr_residual=True),
+    },
     'HolisticIndexBlock': {'batch_norm': 'BatchNorm2d'},
 }
 
@@ -55,6 +64,9 @@ def build_module(case: dict, meta: dict) -> torch.nn.Module:
             assert value == fixed[name]
         elif name not in ARGUMENTS_OF_THE_BUILDER:
             options[name] = value
+    if meta['class'] == 'FreqFusion':
+        published = meta['args_of_the_offset_generator']['direction_feat']
+        options['offsets_from'] = OFFSETS_FROM[published]
     up = build_upsampler(
         dict(type=OURS[meta['class']], **options),
         in_channels=case['x'].shape[1],
@@ -86,8 +98,13 @@ def run_operator(case: dict, meta: dict) -> tuple[torch.Tensor, dict[str, torch.
 def run_module(case: dict, meta: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     up = build_module(case, meta)
     inputs = {name: case[name].requires_grad_() for name in ('x', 'guide') if name in case}
-    out = up(**inputs)
-    out.backward(case['grad_out'])
+    if 'out_hr' in case:
+        out, enhanced = up.fuse(**inputs)
+        assert relative_error(enhanced, case['out_hr']) <= OUT_TOLERANCE
+        torch.autograd.backward([out, enhanced], [case['grad_out'], case['out_hr_grad']])
+    else:
+        out = up(**inputs)
+        out.backward(case['grad_out'])
     grads = {f'grad_{name}': tensor.grad for name, tensor in inputs.items()}
     for name, parameter in up.named_parameters():
         if parameter.requires_grad:

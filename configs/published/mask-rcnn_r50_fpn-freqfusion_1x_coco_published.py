@@ -1,0 +1,9 @@
+_base_ = './mask-rcnn_r50_fpn-nearest_1x_coco_published.py'
+
+# The authors' module draws its own weights after the neck has drawn its own.
+model = dict(
+    neck=dict(
+        init_upsamplers=False,
+        upsample_cfg=dict(type='freqfusion', details=True),
+    )
+)
