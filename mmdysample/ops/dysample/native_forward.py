@@ -121,8 +121,9 @@ def forward_last(start, stop, x, offset, scope, out, shape, strides, factor, fla
     lines = np.empty((6, out_w + 8), x.dtype)
     lines = (lines[0], lines[1], lines[2], lines[3], lines[4], lines[5])
     fill_columns(lines[0], lines[1], out_w, scale, flags[2])
-    place = np.empty(out_w + 8, np.int32)
-    found = np.empty((2, out_w + 8), x.dtype)
+    line = out_w + 8
+    place = np.empty(groups * line, np.int32)
+    found = np.empty((2, groups * line), x.dtype)
     u, v = found
     right = np.uint64(channels if width > 1 else 0)
     down = np.uint64(width * channels if height > 1 else 0)
@@ -131,13 +132,16 @@ def forward_last(start, stop, x, offset, scope, out, shape, strides, factor, fla
         row = block % out_h
         for g in range(groups):
             find_row(
-                n, g, row, offset, scope, shape, strides, factor, flags, lines, place, 0, found
-            )
-            base = n * height * width * channels + g * share
-            out_base = block * out_w * channels + g * share
-            for k in range(out_w):
-                at = np.uint64(base + place[k] * channels)
-                to = np.uint64(out_base + k * channels)
+                n, g, row, offset, scope, shape, strides, factor, flags, lines, place, g * line,
+                found,
+            )  # fmt: skip
+        base = n * height * width * channels
+        # All groups of a pixel in turn: its neighbours and its result are read and written once.
+        to = np.uint64(block * out_w * channels)
+        for column in range(out_w):
+            for g in range(groups):
+                k = g * line + column
+                at = np.uint64(base + place[k] * channels + g * share)
                 for _ in range(share // 8):
                     store(out, to, _blend(x, at, right, down, u[k], v[k], one))
                     at += np.uint64(8)
