@@ -88,8 +88,8 @@ def adopt(
     if not isinstance(probe, DySample):
         raise UsageError(
             f'{upsample} cannot start at the outputs of a trained network: its kernels are drawn '
-            'at random. The types that can are dysample, dysample_s, dysample_plus and '
-            'dysample_s_plus'
+            'at random. The types that can are dysample, dysample_s, dysample_plus, '
+            'dysample_s_plus, dysample_guided and dysample_context'
         )
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     parts = {path: node for path, node in _parts(cfg.model) if not where or path in where}

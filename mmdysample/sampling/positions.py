@@ -102,11 +102,11 @@ def watch_sampling(
     """
 
     def before(name: str, layer: DySample, args: tuple, kwargs: dict[str, Any]) -> None:
-        x, size = _arguments(*args, **kwargs)
+        x, guide, size = _arguments(*args, **kwargs)
         if len(x) == 0:
             return
         with torch.no_grad():
-            position, offset = layer.sampling_positions(x, size)
+            position, offset = layer.sampling_positions(x, size, guide)
             report(name, Sampling(position, offset, tuple(x.shape[-2:]), layer.scale_factor))
 
     return [
@@ -117,7 +117,7 @@ def watch_sampling(
 
 def _arguments(x: Tensor, guide: Tensor | None = None, size: tuple[int, int] | None = None):
     """Sort the arguments of ``Upsampler.forward``, however they were passed."""
-    return x, size
+    return x, guide, size
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,9 @@ class DySample(Upsampler):
         ValueError: If an argument is out of range or channels cannot be divided as needed.
     """
 
+    layout: str
+    """Style in which :meth:`projections` lays its results out; here the layer's own."""
+
     def __init__(
         self,
         in_channels: int,
@@ -112,6 +115,7 @@ class DySample(Upsampler):
         if not math.isfinite(scope_factor):
             raise ValueError(f'scope_factor must be finite, got {scope_factor!r}')
         self.style = style
+        self.layout = style
         self.groups = groups
         self.dyscope = dyscope
         self.scope_factor = float(scope_factor)
@@ -141,10 +145,10 @@ class DySample(Upsampler):
         """Predict the offsets of ``x`` and sample it there."""
         return dysample(
             x,
-            *self._projections(x),
+            *self.projections(x, guide),
             scale_factor=self.scale_factor,
             groups=self.groups,
-            style=self.style,
+            style=self.layout,
             scope_factor=self.scope_factor,
             init=self.init,
             size=size,
@@ -152,13 +156,14 @@ class DySample(Upsampler):
         )
 
     def sampling_positions(
-        self, x: Tensor, size: tuple[int, int] | None = None
+        self, x: Tensor, size: tuple[int, int] | None = None, guide: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Where :meth:`forward` reads ``x``, and how far that is from the initial positions.
 
         Args:
             x (Tensor): Feature ``(N, C, H, W)``, as for :meth:`forward`.
             size (tuple[int, int], optional): As for :meth:`forward`. Defaults to ``(sH, sW)``.
+            guide (Tensor, optional): As for :meth:`forward`.
 
         Returns:
             tuple[Tensor, Tensor]: ``position`` and ``offset``, each ``(N, G, 2, h', w')`` in input
@@ -167,14 +172,15 @@ class DySample(Upsampler):
             where it is.
 
         Raises:
-            ValueError: If a shape does not fit.
+            ValueError: If a shape does not fit, or a guided layer gets no guide.
             TypeError: If ``x`` is not a floating-point tensor.
         """
         check_feature('x', x, self.in_channels)
         size = self.output_size(x, size)
-        projections = self._projections(x)
+        guide = self._check_guide(x, guide, size) if self.guided else None
+        projections = self.projections(x, guide)
         spec = SamplingSpec(
-            self.scale_factor, self.groups, self.style, self.scope_factor, self.init
+            self.scale_factor, self.groups, self.layout, self.scope_factor, self.init
         )
         position = torch.stack(sampling_positions(x, *projections, spec, size), dim=2)
         column, row = (
@@ -184,14 +190,24 @@ class DySample(Upsampler):
         initial = torch.stack((column.expand(size), row[:, None].expand(size)))
         return position, position - initial
 
-    def _projections(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Raw offsets and scopes, as :func:`mmdysample.ops.dysample` takes them."""
+    def projections(self, x: Tensor, guide: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Predict raw offsets and scopes; a subclass may predict them from more.
+
+        Args:
+            x (Tensor): Feature ``(N, C, H, W)``.
+            guide (Tensor, optional): ``(N, Cg, sH, sW)`` where the layer is guided, else None.
+
+        Returns:
+            tuple[Tensor, Tensor or None]: ``offset`` and ``scope`` as
+            :func:`mmdysample.ops.dysample` takes them in the style :attr:`layout`, in float32 or
+            wider; the scope is None where it is static.
+        """
         if self.style == 'lp':
-            return _project(self.offset, x), _project(self.scope, x) if self.dyscope else None
+            return project(self.offset, x), project(self.scope, x) if self.dyscope else None
         z = F.pixel_shuffle(x, self.scale_factor)
         as_product = _needs_product(x.device)
-        scope = _project(self.scope, z, as_product) if self.dyscope else None
-        return _project(self.offset, z, as_product), scope
+        scope = project(self.scope, z, as_product) if self.dyscope else None
+        return project(self.offset, z, as_product), scope
 
     def macs(self, height: int, width: int) -> int:
         """Per output pixel: the projections, scope times offset, and four taps per channel."""
@@ -250,7 +266,7 @@ def _needs_product(device: torch.device) -> bool:
     return not torch.is_autocast_enabled(device.type)
 
 
-def _project(conv: nn.Conv2d, x: Tensor, as_product: bool = False) -> Tensor:
+def project(conv: nn.Conv2d, x: Tensor, as_product: bool = False) -> Tensor:
     """Apply a 1x1 convolution in float32 or wider: offsets become positions.
 
     Of features in half precision no wider copy is kept for the backward pass.

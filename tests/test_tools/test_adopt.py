@@ -55,7 +55,13 @@ def segformer(configs, tmp_path):
     return make
 
 
-@pytest.mark.parametrize('upsample', ['dysample', 'dysample_plus', 'dysample_s', 'dysample_s_plus'])
+@pytest.mark.parametrize(
+    'upsample',
+    [
+        *('dysample', 'dysample_plus', 'dysample_s', 'dysample_s_plus'),
+        *('dysample_guided', 'dysample_context'),
+    ],
+)
 def test_a_detector_goes_on_where_it_was(configs, trained, tmp_path, upsample):
     checkpoint = trained['mmdet'] / 'epoch_3.pth'
     assert adopt(configs['mmdet'], checkpoint, tmp_path, upsample) == 0
