@@ -17,6 +17,7 @@ from mmdysample.costs.compare import agrees
 from mmdysample.engine.errors import UsageError
 from mmdysample.engine.launch import project_root
 from mmdysample.reproduce.tables import (
+    SCALES,
     column_label,
     find_tables,
     load_published,
@@ -27,7 +28,7 @@ from mmdysample.reproduce.tables import (
 pytestmark = pytest.mark.smoke
 CONFIGS = project_root() / 'configs'
 MEMBERS = ['dysample', 'dysample_s', 'dysample_plus', 'dysample_s_plus']
-ROWS = [(scale, table, row) for scale in ('full', 'demo') for table in load_tables(scale).values()
+ROWS = [(scale, table, row) for scale in SCALES for table in load_tables(scale).values()
         for row in table.runnable()]  # fmt: skip
 
 
@@ -99,6 +100,12 @@ def test_the_demo_has_all_five_tasks_with_baseline_carafe_and_the_members():
         assert list(table.rows)[1:] == ['carafe', *MEMBERS]
 
 
+def test_a_scale_may_name_metrics_of_its_own_data_set():
+    small, full = (load_tables(scale)['mask_rcnn'].metrics for scale in ('small', 'full'))
+    assert small['mask_ap'].key == 'segm/nucleus_precision'
+    assert full['mask_ap'].key == 'coco/segm_mAP'
+
+
 def test_unknown_names_are_refused_with_those_that_exist():
     with pytest.raises(UsageError, match=r'no table yolo at scale demo; there are segformer, '):
         find_tables(['yolo'], 'demo')
@@ -108,8 +115,12 @@ def test_unknown_names_are_refused_with_those_that_exist():
         load_tables('tiny')
 
 
-@pytest.mark.parametrize('table', load_tables('demo').values(), ids=lambda table: table.name)
-def test_rows_of_a_demo_differ_in_the_upsampler_alone(table):
+@pytest.mark.parametrize(
+    'table',
+    [*load_tables('demo').values(), *load_tables('small').values()],
+    ids=lambda table: f'{table.scale}-{table.name}',
+)
+def test_rows_of_a_smaller_table_differ_in_the_upsampler_alone(table):
     part = 'neck' if table.task in ('detection', 'instance', 'panoptic') else 'decode_head'
     texts = []
     for row in table.runnable():

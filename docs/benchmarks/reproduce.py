@@ -1,0 +1,147 @@
+"""Gather a scale's results into reproduce_SCALE.json, and fill the tables that quote it.
+
+From the repository root, after `python tools/reproduce.py run --all --scale demo --seeds 3`:
+
+    python docs/benchmarks/reproduce.py demo work_dirs/reproduce
+
+Without a folder, the tables of the pages are made again from the JSON. The scale `small` goes the
+same way.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from detection import fill, table
+
+from mmdysample.reproduce.cost import load_cost
+from mmdysample.reproduce.results import BETTER, WORSE, Cell, Run, find_runs, summarize
+from mmdysample.reproduce.tables import Metric, Table, load_tables
+
+ROOT = Path(__file__).parents[2]
+PAGES = dict(demo='docs/reproduce.md', small='docs/real_data.md')
+KEPT = ('row', 'seed', 'metrics', 'test', 'training_seconds', 'interruptions', 'finished')
+ORIGIN = ('device', 'threads', 'python', 'platform', 'versions', 'revision', 'overrides')
+HEADS = dict(
+    segformer='segmentation, mIoU',
+    faster_rcnn='detection, AP',
+    mask_rcnn='instances, mask AP',
+    panoptic_fpn='panoptic, PQ',
+    depthformer='depth, AbsRel (lower is better)',
+)
+
+
+def raw_file(scale: str) -> Path:
+    """Where the results of a scale are kept."""
+    return Path(__file__).with_name(f'reproduce_{scale}.json')
+
+
+def collect(scale: str, work_dir: Path) -> None:
+    """Write the JSON: every test of every training, and what validations saw on the way."""
+    tables = {}
+    for name, entry in load_tables(scale).items():
+        records = [run.record for run in find_runs(work_dir, entry) if run.record]
+        origins = {json.dumps({key: record[key] for key in ORIGIN}) for record in records}
+        tables[name] = dict(
+            results=[
+                {key: record[key] for key in KEPT} | dict(validations=validations(entry, record))
+                for record in records
+            ],
+            origins=[json.loads(origin) for origin in sorted(origins)],
+            commands=sorted({command for r in records[:1] for command in r['commands']}),
+            cost={row: load_cost(work_dir, entry, row) for row in entry.rows},
+        )
+    command = f'python tools/reproduce.py run --all --scale {scale}'
+    raw_file(scale).write_text(json.dumps(dict(command=command, tables=tables), indent=1) + '\n')
+
+
+def validations(entry: Table, record: dict) -> list[list[float]]:
+    """List epoch or step and leading metric of each validation during a training."""
+    key = entry.metrics[entry.leading].key
+    return [[line['step'], line[key]] for line in record['scalars'] if key in line]
+
+
+def summary(scale: str, name: str) -> dict[str, dict[str, Cell]]:
+    """A table summed up over seeds, from the JSON."""
+    records = json.loads(raw_file(scale).read_text())['tables'][name]['results']
+    runs = [Run(r['row'], r['seed'], 'finished', Path(), r) for r in records]
+    return summarize(load_tables(scale)[name], runs)
+
+
+def shown(mean: float, band: float | None, metric: Metric, sign: str = '') -> str:
+    """Mean and band with a metric's digits."""
+    text = f'{mean:{sign}.{metric.digits}f}'
+    return text if band is None else f'{text} ± {band:.{metric.digits}f}'
+
+
+def overview() -> str:
+    """One metric of each of the demo's tasks: means over seeds."""
+    tables = load_tables('demo')
+    cells = {name: summary('demo', name) for name in tables}
+    rows = []
+    for index, row in enumerate(tables['segformer'].rows):
+        line = [row if index else 'nearest; bilinear for segmentation and depth']
+        for name, entry in tables.items():
+            cell = cells[name][list(entry.rows)[index]][entry.leading]
+            line.append(shown(cell.mean, cell.band, entry.metrics[entry.leading]))
+        rows.append(line)
+    return table(['upsampler', *(HEADS[name] for name in tables)], rows)
+
+
+def details(scale: str, name: str) -> str:
+    """All columns of one table, and what each row gains over the baseline.
+
+    The gain is that in the leading metric; boundary IoU and the published gain stand beside it
+    where the scale is no demo.
+    """
+    entry, cells = load_tables(scale)[name], summary(scale, name)
+    columns = [c for c in entry.metrics if any(c in row for row in cells.values())]
+    compared = [entry.leading, *(c for c in columns if c == 'biou' and scale != 'demo')]
+    header = ['row', *columns, *(f'gain in {column}' for column in compared)]
+    header += [] if scale == 'demo' else ['seeds', f'published gain in {entry.leading}']
+    rows = []
+    for row in entry.rows:
+        if not cells[row]:
+            continue
+        line = [row]
+        for column in columns:
+            cell = cells[row][column]
+            line.append(shown(cell.mean, cell.band, entry.metrics[column]))
+        for column in compared:
+            cell = cells[row][column]
+            mark = ' *' if cell.verdict in (BETTER, WORSE) else ''
+            gain = cell.gain is not None
+            text = shown(cell.gain, cell.gain_band, entry.metrics[column], '+') if gain else ''
+            line.append(text + mark)
+        if scale != 'demo':
+            line += [str(len(cells[row][entry.leading].values)), published_gain(entry, row)]
+        rows.append(line)
+    return table(header, rows)
+
+
+def published_gain(entry: Table, row: str) -> str:
+    """What a row gains over the baseline in the published table; empty if one is not confirmed."""
+    pair = [entry.rows[name].published.get(entry.leading) for name in (row, entry.baseline.name)]
+    if row == entry.baseline.name or not all(value and value.confirmed for value in pair):
+        return ''
+    return f'{float(pair[0].value) - float(pair[1].value):+.{entry.metrics[entry.leading].digits}f}'
+
+
+def main(scale: str, work_dir: str | None = None) -> None:
+    """Gather, if there is a folder; then fill the pages."""
+    if work_dir:
+        collect(scale, Path(work_dir))
+    if scale == 'demo':
+        readme = ROOT / 'README.md'
+        readme.write_text(fill(readme.read_text(), 'demo', overview()))
+    page = ROOT / PAGES[scale]
+    text = page.read_text()
+    for name in load_tables(scale):
+        text = fill(text, f'{scale} {name}', details(scale, name))
+    page.write_text(text)
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])
