@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmdysample.ops.checks import check_multiple, check_positive
 from mmdysample.ops.dysample import full_precision
+from mmdysample.ops.reassembly.naive import repeat_pixels
 from mmdysample.ops.wide import convolve, normalise_groups, wide
 from mmdysample.upsamplers.base import Upsampler, check_flag, register_upsampler
 
@@ -114,10 +115,7 @@ class SAPADynamic(Upsampler):
         """Where each point lies, ``(N * G, sH, sW, 2)``, as ``grid_sample`` counts: -1 to 1."""
         s, (height, width) = self.scale_factor, normal.shape[-2:]
         offsets = convolve(self.offset, normal)
-        if self.high_offset:
-            offsets = F.pixel_shuffle(offsets, s)
-        else:
-            offsets = F.interpolate(offsets, scale_factor=s, mode='nearest')
+        offsets = F.pixel_shuffle(offsets, s) if self.high_offset else repeat_pixels(offsets, s)
         offsets = offsets.unflatten(1, (self.groups, self.num_point, 2)).flatten(0, 1)
         options = dict(dtype=normal.dtype, device=normal.device)
         rows = torch.arange(s * height, **options).div(s, rounding_mode='floor')[:, None]

@@ -53,6 +53,16 @@ def test_the_naive_forms_equal_the_loops(operator, shape, kernel_size, groups, s
     torch.testing.assert_close(out, OPERATORS[operator][1](*tensors, kernel_size, groups, scale))
 
 
+@pytest.mark.parametrize('operator', OPERATORS)
+@pytest.mark.parametrize('scale', [41, 61])
+def test_the_naive_forms_find_parents_where_s_times_its_inverse_is_below_1(operator, scale):
+    """In float32, ``41 * (1 / 41) < 1``: by that product, pixel 41 would belong to parent 0."""
+    tensors = arguments(operator, (1, 1, 1, 2), 1, 1, scale, torch.float32)
+    out = NAIVE[operator](*tensors, 1, 1, scale)
+    expected = OPERATORS[operator][1](*tensors, 1, 1, scale)
+    torch.testing.assert_close(out, expected, check_dtype=False)
+
+
 NATIVE = pytest.param(
     'native', marks=pytest.mark.skipif(not HAS_NUMBA, reason='numba is not installed')
 )

@@ -83,6 +83,14 @@ def test_every_type_runs_in_onnx_runtime(name, dynamo, free):
         assert_graph_gives(graph, up, features(up, *sizes))
 
 
+def test_a_factor_whose_inverse_is_rounded_down_finds_its_parents():
+    """``41 * (1 / 41) < 1`` in PyTorch's nearest neighbour, but not in ONNX Runtime's."""
+    options = dict(type='sapa_d', num_point=1, groups=1, high_offset=False)
+    up = build_upsampler(options, CHANNELS, scale_factor=41).eval()
+    example = (torch.randn(1, CHANNELS, 1, 2), torch.randn(1, CHANNELS, 41, 82))
+    assert_graph_gives(export(up, example, dynamo=False, free=False), up, example)
+
+
 class InPyramid(torch.nn.Module):
     """An upsampler as a feature pyramid calls it: the result is cut to the size of the guide."""
 

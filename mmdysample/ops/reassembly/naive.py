@@ -65,11 +65,20 @@ def wide(a: Tensor, b: Tensor) -> torch.dtype:
     return torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
 
 
+def repeat_pixels(x: Tensor, scale_factor: int) -> Tensor:
+    """Copy each pixel to a block of ``s x s``: ``(N, C, H, W)`` to ``(N, C, sH, sW)``.
+
+    ``F.interpolate`` finds a parent by multiplying with a rounded ``1 / s`` and is one pixel off at
+    factors such as 41 and 47. Nothing is multiplied here.
+    """
+    repeats = (-1, -1, -1, scale_factor, -1, scale_factor)
+    return x[:, :, :, None, :, None].expand(repeats).flatten(4, 5).flatten(2, 3)
+
+
 def _window_taps(x: Tensor, kernel_size: int, groups: int, scale_factor: int) -> list[Tensor]:
     """For each tap its value at all output pixels, ``(N, G, C/G, sH, sW)``; zero outside ``x``."""
     border = (kernel_size // 2,) * 4
-    fine = F.interpolate(F.pad(x, border), scale_factor=scale_factor, mode='nearest')
-    fine = fine.unflatten(1, (groups, -1))
+    fine = repeat_pixels(F.pad(x, border), scale_factor).unflatten(1, (groups, -1))
     # A tap starts so many pixels from one side and ends so many from the other. Exporters take
     # slices with constant bounds faster than those that are computed from sizes.
     starts = [scale_factor * step for step in range(kernel_size)]
