@@ -2,11 +2,18 @@
 
 LLVM cannot know that the arrays of a kernel do not overlap, and has no way to turn rows into
 columns in registers. These functions say both. They are for use in kernels (see
-:mod:`mmdysample.ops.native`) alone, take flat arrays and ``np.uint64`` indices, check nothing, and
-are lowered to the vectors that the processor has: AVX, SSE or NEON.
+:mod:`mmdysample.ops.native`) alone, check nothing, and are lowered to the vectors that the
+processor has: AVX, SSE or NEON.
+
+They read and write by pointers. Numba counts the references to an array wherever a function gets
+it, by atomic operations that cost more than the arithmetic on eight numbers; it does not count
+pointers. An index of a pointer has no test for negative numbers either.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
 
 from llvmlite import ir
 from numba import types
@@ -37,27 +44,65 @@ class _VectorModel(models.PrimitiveModel):
 
 
 @intrinsic
-def load(context, array, index):
-    """``array[index : index + 8]`` as a vector."""
-    vector = Vector(array.dtype)
+def pointer(context, array):
+    """The address of an array's first number; the array must live on, see :func:`keep`."""
 
     def generate(context, builder, signature, arguments):
-        pointer = _pointer(context, builder, signature, arguments)
-        return builder.load(pointer, align=_align(array))
+        return context.make_array(array)(context, builder, arguments[0]).data
 
-    return vector(array, index), generate
+    return types.CPointer(array.dtype)(array), generate
 
 
 @intrinsic
-def store(context, array, index, value):
-    """Write a vector to ``array[index : index + 8]``."""
+def keep(context, arrays):
+    """Do nothing: Numba frees an array behind the last place where its name stands."""
 
     def generate(context, builder, signature, arguments):
-        pointer = _pointer(context, builder, signature, arguments)
-        builder.store(arguments[2], pointer, align=_align(array))
         return context.get_dummy_value()
 
-    return types.none(array, index, value), generate
+    return types.none(arrays), generate
+
+
+@intrinsic
+def skip(context, base, count):
+    """The address so many numbers behind a pointer."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.gep(arguments[0], [arguments[1]])
+
+    return base(base, count), generate
+
+
+@intrinsic
+def number(context, value, like):
+    """``value`` in the type of ``like``."""
+
+    def generate(context, builder, signature, arguments):
+        return context.cast(builder, arguments[0], value, like)
+
+    return like(value, like), generate
+
+
+@intrinsic
+def load(context, source, index):
+    """``source[index : index + 8]`` as a vector."""
+    vector = Vector(source.dtype)
+
+    def generate(context, builder, signature, arguments):
+        return builder.load(_address(builder, *arguments), align=_align(source))
+
+    return vector(source, index), generate
+
+
+@intrinsic
+def store(context, target, index, value):
+    """Write a vector to ``target[index : index + 8]``."""
+
+    def generate(context, builder, signature, arguments):
+        builder.store(arguments[2], _address(builder, *arguments[:2]), align=_align(target))
+        return context.get_dummy_value()
+
+    return types.none(target, index, value), generate
 
 
 @intrinsic
@@ -66,54 +111,40 @@ def splat(context, number):
     vector = Vector(number)
 
     def generate(context, builder, signature, arguments):
-        kind = context.get_value_type(vector)
-        first = builder.insert_element(
-            ir.Constant(kind, ir.Undefined), arguments[0], ir.Constant(ir.IntType(32), 0)
-        )
-        lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), lanes)
+        return _splat(builder, context.get_value_type(vector), arguments[0])
 
     return vector(number), generate
 
 
-@intrinsic
-def add(context, a, b):
-    """Sum of two vectors."""
+def _operation(generate: Callable) -> Callable:
+    """A function of two vectors, from one that builds an instruction of LLVM."""
 
-    def generate(context, builder, signature, arguments):
-        return builder.fadd(*arguments)
+    @intrinsic
+    def operation(context, a, b):
+        return a(a, b), lambda context, builder, signature, values: generate(builder, *values)
 
-    return a(a, b), generate
-
-
-@intrinsic
-def sub(context, a, b):
-    """Difference of two vectors."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.fsub(*arguments)
-
-    return a(a, b), generate
+    return operation
 
 
-@intrinsic
-def mul(context, a, b):
-    """Product of two vectors."""
+def _choice(comparison: str) -> Callable:
+    """Numbers of ``yes`` where ``a`` compares with ``b``, of ``no`` where not or either is NaN."""
 
-    def generate(context, builder, signature, arguments):
-        return builder.fmul(*arguments)
+    @intrinsic
+    def choice(context, a, b, yes, no):
+        def generate(context, builder, signature, values):
+            return builder.select(builder.fcmp_ordered(comparison, *values[:2]), *values[2:])
 
-    return a(a, b), generate
+        return yes(a, b, yes, no), generate
+
+    return choice
 
 
-@intrinsic
-def div(context, a, b):
-    """Quotient of two vectors."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.fdiv(*arguments)
-
-    return a(a, b), generate
+add = _operation(lambda builder, a, b: builder.fadd(a, b))
+sub = _operation(lambda builder, a, b: builder.fsub(a, b))
+mul = _operation(lambda builder, a, b: builder.fmul(a, b))
+div = _operation(lambda builder, a, b: builder.fdiv(a, b))
+where_less = _choice('<')
+where_at_most = _choice('<=')
 
 
 @intrinsic
@@ -138,51 +169,61 @@ def floor(context, a):
 
 @intrinsic
 def exp(context, a):
-    """The exponential function of a vector's numbers."""
+    """The exponential function of a vector's numbers, NaN where they are."""
 
     def generate(context, builder, signature, arguments):
+        if a.scalar.bitwidth == 32:
+            return _exp32(context, builder, a, *arguments)
         return _call(context, builder, 'exp', a, arguments)
 
     return a(a), generate
 
 
+def _exp32(context, builder, vector, x):
+    """In float32, to two units in the last place: LLVM would call the C library eight times.
+
+    ``exp(x) = 2**n * exp(r)`` with whole ``n`` and ``|r| <= log(2) / 2``, a Taylor polynomial of
+    degree 7 for ``exp(r)``, and ``2**n`` put together from its bits. ``x`` is limited to where
+    the result is a normal number.
+    """
+    kind = context.get_value_type(vector)
+    whole = ir.VectorType(ir.IntType(32), LANES)
+
+    def of(value: float, kind=kind):
+        return ir.Constant(kind, [value] * LANES)
+
+    def fma(a, b, c):
+        return _call(context, builder, 'fmuladd', vector, [a, b, c])
+
+    limited = builder.select(builder.fcmp_ordered('>', x, of(-87.0)), x, of(-87.0))
+    limited = builder.select(builder.fcmp_ordered('<', limited, of(88.0)), limited, of(88.0))
+    n = _call(context, builder, 'floor', vector, [fma(limited, of(1 / math.log(2)), of(0.5))])
+    high = 0.693359375  # log(2) in two parts; n * high is exact
+    r = fma(n, of(-high), limited)
+    r = fma(n, of(high - math.log(2)), r)
+    result = of(1 / math.factorial(7))
+    for power in range(6, -1, -1):
+        result = fma(result, r, of(1 / math.factorial(power)))
+    bits = builder.shl(builder.add(builder.fptosi(n, whole), of(127, whole)), of(23, whole))
+    result = builder.fmul(result, builder.bitcast(bits, kind))
+    return builder.select(builder.fcmp_unordered('uno', x, x), x, result)
+
+
 @intrinsic
-def where_less(context, a, b, yes, no):
-    """Numbers of ``yes`` where ``a < b``, of ``no`` elsewhere and where either is NaN."""
+def store_pixels(context, target, index, row, column, width):
+    """Write ``row * width + column``, of whole numbers, to eight places of int32."""
 
     def generate(context, builder, signature, arguments):
-        return builder.select(builder.fcmp_ordered('<', *arguments[:2]), *arguments[2:])
-
-    return yes(a, b, yes, no), generate
-
-
-@intrinsic
-def where_at_most(context, a, b, yes, no):
-    """Numbers of ``yes`` where ``a <= b``, of ``no`` elsewhere and where either is NaN."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.select(builder.fcmp_ordered('<=', *arguments[:2]), *arguments[2:])
-
-    return yes(a, b, yes, no), generate
-
-
-@intrinsic
-def store_pixels(context, array, index, row, column, width):
-    """Write ``row * width + column``, of whole numbers, to eight places of an int32 array."""
-
-    def generate(context, builder, signature, arguments):
-        _, _, row, column, width = arguments
+        target, index, row, column, width = arguments
         kind = ir.VectorType(ir.IntType(32), LANES)
-        first = builder.insert_element(
-            ir.Constant(kind, ir.Undefined), width, ir.Constant(ir.IntType(32), 0)
+        width = _splat(builder, kind, width)
+        pixels = builder.add(
+            builder.mul(builder.fptosi(row, kind), width), builder.fptosi(column, kind)
         )
-        width = _shuffle(builder, first, first, [0] * LANES)
-        row, column = builder.fptosi(row, kind), builder.fptosi(column, kind)
-        pointer = _pointer(context, builder, signature, arguments)
-        builder.store(builder.add(builder.mul(row, width), column), pointer, align=4)
+        builder.store(pixels, _address(builder, target, index), align=4)
         return context.get_dummy_value()
 
-    return types.none(array, index, row, column, types.int32), generate
+    return types.none(target, index, row, column, types.int32), generate
 
 
 @intrinsic
@@ -237,18 +278,23 @@ def _call(context, builder, name: str, vector, arguments):
     return builder.call(function, arguments)
 
 
+def _splat(builder, kind, value):
+    first = builder.insert_element(
+        ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
+    )
+    return _shuffle(builder, first, first, [0] * LANES)
+
+
 def _shuffle(builder, a, b, lanes: list[int]):
     mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), lanes)
     return builder.shuffle_vector(a, b, mask)
 
 
-def _pointer(context, builder, signature, arguments):
-    """Address of an element, as that of a vector."""
-    array = signature.args[0]
-    data = context.make_array(array)(context, builder, arguments[0]).data
-    vector = ir.VectorType(context.get_data_type(array.dtype), LANES)
-    return builder.bitcast(builder.gep(data, [arguments[1]]), vector.as_pointer())
+def _address(builder, base, index):
+    """Address of a number, as that of a vector."""
+    vector = ir.VectorType(base.type.pointee, LANES)
+    return builder.bitcast(builder.gep(base, [index]), vector.as_pointer())
 
 
-def _align(array) -> int:
-    return array.dtype.bitwidth // 8
+def _align(source) -> int:
+    return source.dtype.bitwidth // 8

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import gcd, prod
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,10 +28,10 @@ def sample(
     tensors = (_flat(x), *_projections(offset, scope), _flat(out))
     options = _options(x, offset, scope, spec, size)
     if is_channels_last(x):
-        run(forward_last, len(x) * size[0], *tensors, *options)
+        run(forward_last, len(x) * size[0], *tensors, options)
     else:
         blocks = len(x) * spec.groups * -(-size[0] // BAND)
-        run(forward_planes, blocks, *tensors, *options, BAND)
+        run(forward_planes, blocks, *tensors, options, BAND)
     return out.to(dtype)
 
 
@@ -69,21 +71,22 @@ def _differentiate(
     last = is_channels_last(x)
     kernel, band = (backward_last, 1) if last else (backward_planes, BAND)
     ends = () if last else (BAND,)
-    groups = len(x) * spec.groups
-    rows, units = -(-grad.shape[2] // band), -(-x.shape[1] // spec.groups // 8)
-    # One pass over the groups for both; where that leaves threads idle, one pass over rows and
-    # one over channels. Each place is written by one block in either case, in the same order.
-    wanted = -(-torch.get_num_threads() // groups)
-    if to_x is not None and grad_offset is not None and wanted == 1:
-        run(kernel, groups, *read, to_x, *to_offset, *options, (1, 1), *ends)
+    images, groups, threads = len(x), spec.groups, torch.get_num_threads()
+    rows, vectors = -(-grad.shape[2] // band), -(-x.shape[1] // groups // 8)
+    # One pass over groups for both; where that leaves threads idle, one over rows and one over
+    # channels. Each number is written by one block in either case, and summed in the same order.
+    parts = min(groups, threads // gcd(images, threads)) if last else groups
+    share = -(-threads // (images * groups))
+    if to_x is not None and grad_offset is not None and share == 1:
+        run(kernel, images * parts, *read, to_x, *to_offset, options, (1, parts, 1), *ends)
         return
-    wanted *= PARTS_PER_THREAD
     if grad_offset is not None:
-        parts = min(rows, wanted)
-        run(kernel, groups * parts, *read, None, *to_offset, *options, (parts, 1), *ends)
+        parts = 1 if last else groups
+        split = (min(rows, threads * PARTS_PER_THREAD), parts, 1)
+        run(kernel, images * prod(split), *read, None, *to_offset, options, split, *ends)
     if to_x is not None:
-        parts = min(units, wanted)
-        run(kernel, groups * parts, *read, to_x, None, None, *options, (1, parts), *ends)
+        split = (1, groups, min(vectors, share * PARTS_PER_THREAD))
+        run(kernel, images * prod(split), *read, to_x, None, None, options, split, *ends)
 
 
 def _alike(*tensors: Tensor | None) -> list[Tensor | None]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from mmdysample.ops.dysample.native_rows import (
+    LINES,
     SPAN,
     eight,
     fill_columns,
     find_row,
+    padded,
     read_row,
     span,
     turn,
@@ -18,8 +20,12 @@ from mmdysample.ops.native import kernel, part
 from mmdysample.ops.simd import (
     add,
     fma,
+    keep,
     load,
     mul,
+    number,
+    pointer,
+    skip,
     splat,
     store,
     sub,
@@ -35,11 +41,11 @@ def _add_turned(turned, x, at, plane, count):
     for k in range(0, count - 7, 8):
         rows = transpose(eight(turned, 8 * k, 8))
         for c in range(8):
-            to = np.uint64(at + c * plane + k)
+            to = at + c * plane + k
             store(x, to, add(load(x, to), rows[c]))
     for k in range(count // 8 * 8, count):
         for c in range(8):
-            x[np.uint64(at + c * plane + k)] += turned[np.uint64(8 * k + c)]
+            x[at + c * plane + k] += turned[8 * k + c]
 
 
 @part
@@ -60,21 +66,24 @@ def _slopes_one(x, at, right, down, u, v, grad):
 
 
 @part
-def _spread(grad_x, at, right, down, u, v, grad, one):
+def _spread(grad_x, at, right, down, u, v, grad):
     """Eight channels of an output pixel: add to the gradient of its four neighbours."""
-    ru, lu = splat(u), splat(one - u)
-    part = mul(splat(one - v), grad)
+    one = splat(number(1, u))
+    ru, rv = splat(u), splat(v)
+    lu = sub(one, ru)
+    part = mul(sub(one, rv), grad)
     store(grad_x, at, fma(part, lu, load(grad_x, at)))
     store(grad_x, at + right, fma(part, ru, load(grad_x, at + right)))
     at += down
-    part = mul(splat(v), grad)
+    part = mul(rv, grad)
     store(grad_x, at, fma(part, lu, load(grad_x, at)))
     store(grad_x, at + right, fma(part, ru, load(grad_x, at + right)))
 
 
 @part
-def _spread_one(grad_x, at, right, down, u, v, grad, one):
+def _spread_one(grad_x, at, right, down, u, v, grad):
     """One channel of an output pixel, as :func:`_spread`."""
+    one = number(1, u)
     part = grad * (one - v)
     grad_x[at] += part * (one - u)
     grad_x[at + right] += part * u
@@ -85,48 +94,49 @@ def _spread_one(grad_x, at, right, down, u, v, grad, one):
 
 
 @part
-def _slopes_turned(k, turned, shift, right, down, place, u, v, grad):
-    """Eight channels of the ``k``-th pixel, from turned rows."""
-    at = np.uint64(8) * np.uint64(place[k]) - shift
-    return _slopes(turned, at, right, down, u[k], v[k], grad)
+def _slopes_turned(k, turned, first, right, down, place, u, v, grad):
+    """Eight channels of the ``k``-th pixel, from turned rows that begin with pixel ``first``."""
+    return _slopes(turned, 8 * (place[k] - first), 8 * right, 8 * down, u[k], v[k], grad)
 
 
 @part
-def _spread_turned(k, turned, shift, right, down, place, u, v, grad, one):
-    """Eight channels of the ``k``-th pixel, to turned rows."""
-    at = np.uint64(8) * np.uint64(place[k]) - shift
-    _spread(turned, at, right, down, u[k], v[k], grad, one)
+def _spread_turned(k, turned, first, right, down, place, u, v, grad):
+    """Eight channels of the ``k``-th pixel, to turned rows that begin with pixel ``first``."""
+    _spread(turned, 8 * (place[k] - first), 8 * right, 8 * down, u[k], v[k], grad)
 
 
 @part
-def _sums(vectors):
-    """A vector of the sums of eight vectors."""
+def _add_sums(line, k, vectors):
+    """Add to eight numbers the sums of eight vectors."""
     a = transpose(vectors)
-    return add(add(add(a[0], a[1]), add(a[2], a[3])), add(add(a[4], a[5]), add(a[6], a[7])))
+    sums = add(add(add(a[0], a[1]), add(a[2], a[3])), add(add(a[4], a[5]), add(a[6], a[7])))
+    store(line, k, add(load(line, k), sums))
 
 
 @part
 def _write_gradients(
-    along, found, at, n, g, row, offset, grad_offset, grad_scope, shape, strides, flags, lines
+    along, found, stride, n, g, row, offset, grad_offset, grad_scope, options, lines
 ):
-    """From gradients of the positions of an output row to those of its offsets and scopes."""
+    """From gradients of the positions of an output row to those of its offsets and scopes.
+
+    ``along`` and ``found`` begin with the row; their parts lie ``stride`` apart.
+    """
+    shape, strides, factor, flags = options
     out_w = shape[5]
     shuffled, dynamic, _ = flags
-    one = splat(offset.dtype.type(1))
+    one = splat(number(1, factor))
     zero = sub(one, one)
-    line, scope_line = lines[2], lines[4]
+    line, scope_line = skip(lines, 2 * padded(out_w)), skip(lines, 4 * padded(out_w))
     for axis in range(2):
-        slopes, gates = found[2 + axis], found[4 + axis]
+        slopes, gates = skip(found, (2 + axis) * stride), skip(found, (4 + axis) * stride)
         if dynamic:
             read_row(offset, n, axis, g, row, shape, strides, shuffled, line)
-        for column in range(0, out_w, 8):
-            k = np.uint64(column)
-            from_ = np.uint64(at) + k
-            slope = load(slopes, from_)
-            value = mul(load(along[axis], from_), slope)
+        for k in range(0, out_w, 8):
+            slope = load(slopes, k)
+            value = mul(load(along, axis * stride + k), slope)
             value = where_at_most(mul(slope, slope), zero, zero, value)
             if dynamic:
-                rest = mul(load(line, k), sub(one, load(gates, from_)))
+                rest = mul(load(line, k), sub(one, load(gates, k)))
                 store(scope_line, k, mul(value, rest))
             store(line, k, value)
         write_row(line, grad_offset, n, axis, g, row, shape, strides, shuffled)
@@ -135,174 +145,211 @@ def _write_gradients(
 
 
 @part
-def _share_out(block, split, rows, units, groups):
-    """Image, group, first and last row band, first and last unit of channels of a block."""
-    row_parts, channel_parts = split
-    part = block % channel_parts
+def _share_out(block, split, rows, groups, share):
+    """What a block does: image, row bands, groups, and channels within each group.
+
+    ``split`` says into how many parts rows, groups, and in vectors of eight the channels of a
+    group are cut. All but the first come as the first and one behind the last.
+    """
+    row_parts, group_parts, channel_parts = split
+    c = block % channel_parts
     block = block // channel_parts
-    row_part = block % row_parts
-    block = block // row_parts
+    g = block % group_parts
+    block = block // group_parts
+    row = block % row_parts
+    vectors = (share + 7) // 8
     return (
-        block // groups, block % groups,
-        rows * row_part // row_parts, rows * (row_part + 1) // row_parts,
-        units * part // channel_parts, units * (part + 1) // channel_parts,
-    )  # fmt: skip
+        block // row_parts,
+        (rows * row // row_parts, rows * (row + 1) // row_parts),
+        (groups * g // group_parts, groups * (g + 1) // group_parts),
+        (8 * (vectors * c // channel_parts), min(8 * (vectors * (c + 1) // channel_parts), share)),
+    )
 
 
 @kernel
 def backward_planes(
-    start, stop, grad, x, offset, scope, grad_x, grad_offset, grad_scope, shape, strides, factor,
-    flags, split, band,
-):  # fmt: skip
-    """Differentiate NCHW maps; a block is a share of a group's rows and channels, see ``split``."""
+    start, stop, grad, x, offset, scope, grad_x, grad_offset, grad_scope, options, split, band
+):
+    """Differentiate NCHW maps; a block is a share of an image, see ``split``."""
+    shape, _, factor, flags = options
     channels, height, width, groups, out_h, out_w, scale = shape
     share = channels // groups
-    one = x.dtype.type(1)
-    lines = np.empty((6, out_w + 8), x.dtype)
-    lines = (lines[0], lines[1], lines[2], lines[3], lines[4], lines[5])
-    fill_columns(lines[0], lines[1], out_w, scale, flags[2])
-    place = np.empty(band * out_w + 8, np.int32)
-    found = np.empty((6, band * out_w + 8), x.dtype)
-    along = np.empty((2, band * out_w + 8), x.dtype)
-    u, v, along_x, along_y = found[0], found[1], along[0], along[1]
     room = min(height, SPAN * (band // scale + 1))
-    turned = np.empty(8 * room * width, x.dtype)
-    added = np.empty(8 * room * width, x.dtype)
-    right, down = np.uint64(width > 1), np.uint64(width if height > 1 else 0)
-    r8, d8 = np.uint64(8) * right, np.uint64(8) * down
+    stride = padded(band * out_w)
+    buffers = (
+        np.empty(LINES * padded(out_w), x.dtype),
+        np.empty(stride, np.int32),
+        np.empty(6 * stride, x.dtype),
+        np.empty(2 * stride, x.dtype),
+        np.empty(8 * room * width, x.dtype),
+        np.empty(8 * room * width, x.dtype),
+    )
+    lines, place, u = pointer(buffers[0]), pointer(buffers[1]), pointer(buffers[2])
+    along_x, turned, added = pointer(buffers[3]), pointer(buffers[4]), pointer(buffers[5])
+    v, along_y = skip(u, stride), skip(along_x, stride)
+    from_grad, from_x = pointer(grad), pointer(x)
+    from_offset, from_scope = pointer(offset), pointer(scope)
+    if grad_x is not None:
+        to_x = pointer(grad_x)
+    if grad_offset is not None:
+        to_offset, to_scope = pointer(grad_offset), pointer(grad_scope)
+    fill_columns(lines, shape, flags[2], factor)
+    right, down = int(width > 1), width if height > 1 else 0
     plane, out_plane = height * width, out_h * out_w
-    bands, units = (out_h + band - 1) // band, (share + 7) // 8
     for block in range(start, stop):
-        n, g, first_band, last_band, first_unit, last_unit = _share_out(
-            block, split, bands, units, groups
+        n, bands, (g, _), (first_channel, last_channel) = _share_out(
+            block, split, (out_h + band - 1) // band, groups, share
         )
-        for first_row in range(first_band * band, last_band * band, band):
+        for first_row in range(bands[0] * band, bands[1] * band, band):
             last_row = min(first_row + band, out_h)
             count = 0
             for row in range(first_row, last_row):
                 find_row(
-                    n, g, row, offset, scope, shape, strides, factor, flags, lines, place, count,
-                    found,
+                    n, g, row, from_offset, from_scope, options, lines, place, u, count, stride,
+                    True,
                 )  # fmt: skip
                 count += out_w
-            along[:] = 0
+            buffers[3][:] = 0
             first, last = span(place, count, height, width)
-            shift = np.uint64(8 * first * width)
-            touched = (last - first) * width
+            first_pixel, pixels = first * width, (last - first) * width
             near = last - first <= room
-            for c in range(8 * first_unit, min(8 * last_unit, share), 8):
+            for c in range(first_channel, last_channel, 8):
                 base = (n * channels + g * share + c) * plane
                 out_base = (n * channels + g * share + c) * out_plane + first_row * out_w
                 done = 0
                 if near and c + 8 <= share:
                     if grad_offset is not None:
-                        turn(x, base + first * width, plane, touched, turned)
+                        turn(from_x, base + first_pixel, plane, pixels, turned)
                     if grad_x is not None:
-                        added[: 8 * touched] = 0
+                        buffers[5][: 8 * pixels] = 0
                     for k in range(0, count - 7, 8):
-                        gs = transpose(eight(grad, out_base + k, out_plane))
+                        d = transpose(eight(from_grad, out_base + k, out_plane))
                         if grad_x is not None:
-                            _spread_turned(k, added, shift, r8, d8, place, u, v, gs[0], one)
-                            _spread_turned(k + 1, added, shift, r8, d8, place, u, v, gs[1], one)
-                            _spread_turned(k + 2, added, shift, r8, d8, place, u, v, gs[2], one)
-                            _spread_turned(k + 3, added, shift, r8, d8, place, u, v, gs[3], one)
-                            _spread_turned(k + 4, added, shift, r8, d8, place, u, v, gs[4], one)
-                            _spread_turned(k + 5, added, shift, r8, d8, place, u, v, gs[5], one)
-                            _spread_turned(k + 6, added, shift, r8, d8, place, u, v, gs[6], one)
-                            _spread_turned(k + 7, added, shift, r8, d8, place, u, v, gs[7], one)
+                            at = (added, first_pixel, right, down, place, u, v)
+                            _spread_turned(k, *at, d[0])
+                            _spread_turned(k + 1, *at, d[1])
+                            _spread_turned(k + 2, *at, d[2])
+                            _spread_turned(k + 3, *at, d[3])
+                            _spread_turned(k + 4, *at, d[4])
+                            _spread_turned(k + 5, *at, d[5])
+                            _spread_turned(k + 6, *at, d[6])
+                            _spread_turned(k + 7, *at, d[7])
                         if grad_offset is not None:
-                            p0 = _slopes_turned(k, turned, shift, r8, d8, place, u, v, gs[0])
-                            p1 = _slopes_turned(k + 1, turned, shift, r8, d8, place, u, v, gs[1])
-                            p2 = _slopes_turned(k + 2, turned, shift, r8, d8, place, u, v, gs[2])
-                            p3 = _slopes_turned(k + 3, turned, shift, r8, d8, place, u, v, gs[3])
-                            p4 = _slopes_turned(k + 4, turned, shift, r8, d8, place, u, v, gs[4])
-                            p5 = _slopes_turned(k + 5, turned, shift, r8, d8, place, u, v, gs[5])
-                            p6 = _slopes_turned(k + 6, turned, shift, r8, d8, place, u, v, gs[6])
-                            p7 = _slopes_turned(k + 7, turned, shift, r8, d8, place, u, v, gs[7])
-                            to = np.uint64(k)
-                            sums = _sums((p0[0], p1[0], p2[0], p3[0], p4[0], p5[0], p6[0], p7[0]))
-                            store(along_x, to, add(load(along_x, to), sums))
-                            sums = _sums((p0[1], p1[1], p2[1], p3[1], p4[1], p5[1], p6[1], p7[1]))
-                            store(along_y, to, add(load(along_y, to), sums))
+                            at = (turned, first_pixel, right, down, place, u, v)
+                            p0 = _slopes_turned(k, *at, d[0])
+                            p1 = _slopes_turned(k + 1, *at, d[1])
+                            p2 = _slopes_turned(k + 2, *at, d[2])
+                            p3 = _slopes_turned(k + 3, *at, d[3])
+                            p4 = _slopes_turned(k + 4, *at, d[4])
+                            p5 = _slopes_turned(k + 5, *at, d[5])
+                            p6 = _slopes_turned(k + 6, *at, d[6])
+                            p7 = _slopes_turned(k + 7, *at, d[7])
+                            _add_sums(
+                                along_x,
+                                k,
+                                (p0[0], p1[0], p2[0], p3[0], p4[0], p5[0], p6[0], p7[0]),
+                            )
+                            _add_sums(
+                                along_y,
+                                k,
+                                (p0[1], p1[1], p2[1], p3[1], p4[1], p5[1], p6[1], p7[1]),
+                            )
                     if grad_x is not None:
-                        _add_turned(added, grad_x, base + first * width, plane, touched)
+                        _add_turned(added, to_x, base + first_pixel, plane, pixels)
                     done = count // 8 * 8
-                for one_channel in range(min(8, share - c)):
-                    source = np.uint64(base + one_channel * plane)
-                    target = np.uint64(out_base + one_channel * out_plane)
+                for i in range(min(8, share - c)):
+                    source, target = base + i * plane, out_base + i * out_plane
                     for k in range(done, count):
-                        at, one_grad = source + np.uint64(place[k]), grad[target + np.uint64(k)]
+                        where, one_grad = source + place[k], from_grad[target + k]
                         if grad_x is not None:
-                            _spread_one(grad_x, at, right, down, u[k], v[k], one_grad, one)
+                            _spread_one(to_x, where, right, down, u[k], v[k], one_grad)
                         if grad_offset is not None:
-                            dx, dy = _slopes_one(x, at, right, down, u[k], v[k], one_grad)
+                            dx, dy = _slopes_one(from_x, where, right, down, u[k], v[k], one_grad)
                             along_x[k] += dx
                             along_y[k] += dy
             if grad_offset is not None:
                 for row in range(first_row, last_row):
+                    done = (row - first_row) * out_w
                     _write_gradients(
-                        along, found, (row - first_row) * out_w, n, g, row, offset, grad_offset,
-                        grad_scope, shape, strides, flags, lines,
+                        skip(along_x, done), skip(u, done), stride, n, g, row, from_offset,
+                        to_offset, to_scope, options, lines,
                     )  # fmt: skip
+    keep(buffers)
 
 
 @kernel
 def backward_last(
-    start, stop, grad, x, offset, scope, grad_x, grad_offset, grad_scope, shape, strides, factor,
-    flags, split,
-):  # fmt: skip
-    """Differentiate channels_last maps; blocks as in :func:`backward_planes`."""
-    channels, height, width, groups, out_h, out_w, scale = shape
+    start, stop, grad, x, offset, scope, grad_x, grad_offset, grad_scope, options, split
+):
+    """Differentiate channels_last maps; a block is a share of an image, see ``split``."""
+    shape, _, factor, flags = options
+    channels, height, width, groups, out_h, out_w, _ = shape
     share = channels // groups
-    one = x.dtype.type(1)
-    zeros = splat(one - one)
-    lines = np.empty((6, out_w + 8), x.dtype)
-    lines = (lines[0], lines[1], lines[2], lines[3], lines[4], lines[5])
-    fill_columns(lines[0], lines[1], out_w, scale, flags[2])
-    place = np.empty(out_w + 8, np.int32)
-    found = np.empty((6, out_w + 8), x.dtype)
-    along = np.empty((2, out_w + 8), x.dtype)
-    u, v = found[0], found[1]
-    right = np.uint64(channels if width > 1 else 0)
-    down = np.uint64(width * channels if height > 1 else 0)
+    line = padded(out_w)
+    stride = groups * line
+    buffers = (
+        np.empty(LINES * line, x.dtype),
+        np.empty(stride, np.int32),
+        np.empty(6 * stride, x.dtype),
+        np.empty(2 * stride, x.dtype),
+    )
+    lines, place = pointer(buffers[0]), pointer(buffers[1])
+    u, along = pointer(buffers[2]), pointer(buffers[3])
+    v = skip(u, stride)
+    from_grad, from_x = pointer(grad), pointer(x)
+    from_offset, from_scope = pointer(offset), pointer(scope)
+    if grad_x is not None:
+        to_x = pointer(grad_x)
+    if grad_offset is not None:
+        to_offset, to_scope = pointer(grad_offset), pointer(grad_scope)
+    fill_columns(lines, shape, flags[2], factor)
+    right, down = channels if width > 1 else 0, width * channels if height > 1 else 0
+    zero = number(0, factor)
     for block in range(start, stop):
-        n, g, first_row, last_row, first_unit, last_unit = _share_out(
-            block, split, out_h, (share + 7) // 8, groups
+        n, rows, (first_group, last_group), (first, last) = _share_out(
+            block, split, out_h, groups, share
         )
-        first, last = 8 * first_unit, min(8 * last_unit, share)
-        base = n * height * width * channels + g * share + first
-        for row in range(first_row, last_row):
-            find_row(
-                n, g, row, offset, scope, shape, strides, factor, flags, lines, place, 0, found
-            )
-            out_base = (n * out_h + row) * out_w * channels + g * share + first
-            for k in range(out_w):
-                at = np.uint64(base + place[k] * channels)
-                to = np.uint64(out_base + k * channels)
-                sum_x, sum_y = zeros, zeros
-                for _ in range((last - first) // 8):
-                    eight = load(grad, to)
-                    if grad_x is not None:
-                        _spread(grad_x, at, right, down, u[k], v[k], eight, one)
-                    if grad_offset is not None:
-                        dx, dy = _slopes(x, at, right, down, u[k], v[k], eight)
-                        sum_x, sum_y = add(sum_x, dx), add(sum_y, dy)
-                    at += np.uint64(8)
-                    to += np.uint64(8)
-                rest_x, rest_y = total(sum_x), total(sum_y)
-                for _ in range((last - first) % 8):
-                    if grad_x is not None:
-                        _spread_one(grad_x, at, right, down, u[k], v[k], grad[to], one)
-                    if grad_offset is not None:
-                        dx, dy = _slopes_one(x, at, right, down, u[k], v[k], grad[to])
-                        rest_x += dx
-                        rest_y += dy
-                    at += np.uint64(1)
-                    to += np.uint64(1)
-                along[0, k] = rest_x
-                along[1, k] = rest_y
-            if grad_offset is not None:
-                _write_gradients(
-                    along, found, 0, n, g, row, offset, grad_offset, grad_scope, shape, strides,
-                    flags, lines,
+        base = n * height * width * channels
+        for row in range(rows[0], rows[1]):
+            for g in range(first_group, last_group):
+                find_row(
+                    n, g, row, from_offset, from_scope, options, lines, place, u, g * line,
+                    stride, True,
                 )  # fmt: skip
+            out_base = (n * out_h + row) * out_w * channels
+            # All groups of a pixel in turn: its gradient and its neighbours are read once.
+            for column in range(out_w):
+                for g in range(first_group, last_group):
+                    k = g * line + column
+                    at = base + place[k] * channels + g * share + first
+                    source = out_base + column * channels + g * share + first
+                    sum_x = sum_y = splat(zero)
+                    for _ in range((last - first) // 8):
+                        eight_grads = load(from_grad, source)
+                        if grad_x is not None:
+                            _spread(to_x, at, right, down, u[k], v[k], eight_grads)
+                        if grad_offset is not None:
+                            dx, dy = _slopes(from_x, at, right, down, u[k], v[k], eight_grads)
+                            sum_x, sum_y = add(sum_x, dx), add(sum_y, dy)
+                        at += 8
+                        source += 8
+                    rest_x, rest_y = total(sum_x), total(sum_y)
+                    for _ in range((last - first) % 8):
+                        one_grad = from_grad[source]
+                        if grad_x is not None:
+                            _spread_one(to_x, at, right, down, u[k], v[k], one_grad)
+                        if grad_offset is not None:
+                            dx, dy = _slopes_one(from_x, at, right, down, u[k], v[k], one_grad)
+                            rest_x += dx
+                            rest_y += dy
+                        at += 1
+                        source += 1
+                    along[k] = rest_x
+                    along[stride + k] = rest_y
+            if grad_offset is not None:
+                for g in range(first_group, last_group):
+                    _write_gradients(
+                        skip(along, g * line), skip(u, g * line), stride, n, g, row, from_offset,
+                        to_offset, to_scope, options, lines,
+                    )  # fmt: skip
+    keep(buffers)

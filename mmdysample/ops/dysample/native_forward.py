@@ -17,22 +17,37 @@ from __future__ import annotations
 import numpy as np
 
 from mmdysample.ops.dysample.native_rows import (
+    LINES,
     SPAN,
     fill_columns,
     find_row,
+    padded,
     span,
     store_eight,
     turn,
 )
 from mmdysample.ops.native import kernel, part
-from mmdysample.ops.simd import fma, load, mul, splat, store, transpose
+from mmdysample.ops.simd import (
+    fma,
+    keep,
+    load,
+    mul,
+    number,
+    pointer,
+    skip,
+    splat,
+    store,
+    sub,
+    transpose,
+)
 
 
 @part
-def _blend(x, at, right, down, u, v, one):
+def _blend(x, at, right, down, u, v):
     """Eight channels of an output pixel."""
+    one = splat(number(1, u))
     ru, rv = splat(u), splat(v)
-    lu, lv = splat(one - u), splat(one - v)
+    lu, lv = sub(one, ru), sub(one, rv)
     upper = fma(ru, load(x, at + right), mul(lu, load(x, at)))
     at += down
     lower = fma(ru, load(x, at + right), mul(lu, load(x, at)))
@@ -40,8 +55,9 @@ def _blend(x, at, right, down, u, v, one):
 
 
 @part
-def _blend_one(x, at, right, down, u, v, one):
+def _blend_one(x, at, right, down, u, v):
     """One channel of an output pixel."""
+    one = number(1, u)
     upper = fma(u, x[at + right], (one - u) * x[at])
     at += down
     lower = fma(u, x[at + right], (one - u) * x[at])
@@ -49,28 +65,35 @@ def _blend_one(x, at, right, down, u, v, one):
 
 
 @part
-def _blend_turned(k, turned, shift, right, down, place, u, v, one):
-    """Eight channels of the ``k``-th pixel, from turned rows."""
-    at = np.uint64(8) * np.uint64(place[k]) - shift
-    return _blend(turned, at, right, down, u[k], v[k], one)
+def _blend_turned(k, turned, first, right, down, place, u, v):
+    """Eight channels of the ``k``-th pixel, from turned rows that begin with pixel ``first``."""
+    return _blend(turned, 8 * (place[k] - first), 8 * right, 8 * down, u[k], v[k])
 
 
 @kernel
-def forward_planes(start, stop, x, offset, scope, out, shape, strides, factor, flags, band):
+def forward_planes(start, stop, x, offset, scope, out, options, band):
     """Sample NCHW maps; a block is ``band`` output rows of a channel group of an image."""
+    shape, _, factor, flags = options
     channels, height, width, groups, out_h, out_w, scale = shape
     share = channels // groups
-    one = x.dtype.type(1)
-    lines = np.empty((6, out_w + 8), x.dtype)
-    lines = (lines[0], lines[1], lines[2], lines[3], lines[4], lines[5])
-    fill_columns(lines[0], lines[1], out_w, scale, flags[2])
-    place = np.empty(band * out_w + 8, np.int32)
-    found = np.empty((2, band * out_w + 8), x.dtype)
-    u, v = found
     room = min(height, SPAN * (band // scale + 1))
-    turned = np.empty(8 * room * width, x.dtype)
-    right, down = np.uint64(width > 1), np.uint64(width if height > 1 else 0)
-    right_8, down_8 = np.uint64(8) * right, np.uint64(8) * down
+    stride = padded(band * out_w)
+    buffers = (
+        np.empty(LINES * padded(out_w), x.dtype),
+        np.empty(stride, np.int32),
+        np.empty(2 * stride, x.dtype),
+        np.empty(8 * room * width, x.dtype),
+    )
+    lines, place, u, turned = (
+        pointer(buffers[0]),
+        pointer(buffers[1]),
+        pointer(buffers[2]),
+        pointer(buffers[3]),
+    )
+    v = skip(u, stride)
+    from_x, from_offset, from_scope, to = pointer(x), pointer(offset), pointer(scope), pointer(out)
+    fill_columns(lines, shape, flags[2], factor)
+    right, down = int(width > 1), width if height > 1 else 0
     plane, out_plane = height * width, out_h * out_w
     bands = (out_h + band - 1) // band
     for block in range(start, stop):
@@ -80,73 +103,77 @@ def forward_planes(start, stop, x, offset, scope, out, shape, strides, factor, f
         count = 0
         for row in range(first_row, min(first_row + band, out_h)):
             find_row(
-                n, g, row, offset, scope, shape, strides, factor, flags, lines, place, count, found
+                n, g, row, from_offset, from_scope, options, lines, place, u, count, stride, False
             )
             count += out_w
         first, last = span(place, count, height, width)
-        shift = np.uint64(8 * first * width)
+        first_pixel, pixels = first * width, (last - first) * width
         near = last - first <= room
         for c in range(0, share, 8):
             base = (n * channels + g * share + c) * plane
             out_base = (n * channels + g * share + c) * out_plane + first_row * out_w
             done = 0
             if near and c + 8 <= share:
-                turn(x, base + first * width, plane, (last - first) * width, turned)
+                turn(from_x, base + first_pixel, plane, pixels, turned)
                 for k in range(0, count - 7, 8):
-                    pixels = (
-                        _blend_turned(k, turned, shift, right_8, down_8, place, u, v, one),
-                        _blend_turned(k + 1, turned, shift, right_8, down_8, place, u, v, one),
-                        _blend_turned(k + 2, turned, shift, right_8, down_8, place, u, v, one),
-                        _blend_turned(k + 3, turned, shift, right_8, down_8, place, u, v, one),
-                        _blend_turned(k + 4, turned, shift, right_8, down_8, place, u, v, one),
-                        _blend_turned(k + 5, turned, shift, right_8, down_8, place, u, v, one),
-                        _blend_turned(k + 6, turned, shift, right_8, down_8, place, u, v, one),
-                        _blend_turned(k + 7, turned, shift, right_8, down_8, place, u, v, one),
+                    blended = (
+                        _blend_turned(k, turned, first_pixel, right, down, place, u, v),
+                        _blend_turned(k + 1, turned, first_pixel, right, down, place, u, v),
+                        _blend_turned(k + 2, turned, first_pixel, right, down, place, u, v),
+                        _blend_turned(k + 3, turned, first_pixel, right, down, place, u, v),
+                        _blend_turned(k + 4, turned, first_pixel, right, down, place, u, v),
+                        _blend_turned(k + 5, turned, first_pixel, right, down, place, u, v),
+                        _blend_turned(k + 6, turned, first_pixel, right, down, place, u, v),
+                        _blend_turned(k + 7, turned, first_pixel, right, down, place, u, v),
                     )
-                    store_eight(out, out_base + k, out_plane, transpose(pixels))
+                    store_eight(to, out_base + k, out_plane, transpose(blended))
                 done = count // 8 * 8
             for i in range(min(8, share - c)):
-                source, target = np.uint64(base + i * plane), np.uint64(out_base + i * out_plane)
+                source, target = base + i * plane, out_base + i * out_plane
                 for k in range(done, count):
-                    at = source + np.uint64(place[k])
-                    out[target + np.uint64(k)] = _blend_one(x, at, right, down, u[k], v[k], one)
+                    at = source + place[k]
+                    to[target + k] = _blend_one(from_x, at, right, down, u[k], v[k])
+    keep(buffers)
 
 
 @kernel
-def forward_last(start, stop, x, offset, scope, out, shape, strides, factor, flags):
+def forward_last(start, stop, x, offset, scope, out, options):
     """Sample channels_last maps; a block is an output row of an image."""
-    channels, height, width, groups, out_h, out_w, scale = shape
+    shape, _, factor, flags = options
+    channels, height, width, groups, out_h, out_w, _ = shape
     share = channels // groups
-    one = x.dtype.type(1)
-    lines = np.empty((6, out_w + 8), x.dtype)
-    lines = (lines[0], lines[1], lines[2], lines[3], lines[4], lines[5])
-    fill_columns(lines[0], lines[1], out_w, scale, flags[2])
-    line = out_w + 8
-    place = np.empty(groups * line, np.int32)
-    found = np.empty((2, groups * line), x.dtype)
-    u, v = found
-    right = np.uint64(channels if width > 1 else 0)
-    down = np.uint64(width * channels if height > 1 else 0)
+    line = padded(out_w)
+    stride = groups * line
+    buffers = (
+        np.empty(LINES * line, x.dtype),
+        np.empty(stride, np.int32),
+        np.empty(2 * stride, x.dtype),
+    )
+    lines, place, u = pointer(buffers[0]), pointer(buffers[1]), pointer(buffers[2])
+    v = skip(u, stride)
+    from_x, from_offset, from_scope, to = pointer(x), pointer(offset), pointer(scope), pointer(out)
+    fill_columns(lines, shape, flags[2], factor)
+    right, down = channels if width > 1 else 0, width * channels if height > 1 else 0
     for block in range(start, stop):
-        n = block // out_h
-        row = block % out_h
+        n, row = block // out_h, block % out_h
         for g in range(groups):
             find_row(
-                n, g, row, offset, scope, shape, strides, factor, flags, lines, place, g * line,
-                found,
+                n, g, row, from_offset, from_scope, options, lines, place, u, g * line, stride,
+                False,
             )  # fmt: skip
         base = n * height * width * channels
+        target = block * out_w * channels
         # All groups of a pixel in turn: its neighbours and its result are read and written once.
-        to = np.uint64(block * out_w * channels)
         for column in range(out_w):
             for g in range(groups):
                 k = g * line + column
-                at = np.uint64(base + place[k] * channels + g * share)
+                at = base + place[k] * channels + g * share
                 for _ in range(share // 8):
-                    store(out, to, _blend(x, at, right, down, u[k], v[k], one))
-                    at += np.uint64(8)
-                    to += np.uint64(8)
+                    store(to, target, _blend(from_x, at, right, down, u[k], v[k]))
+                    at += 8
+                    target += 8
                 for _ in range(share % 8):
-                    out[to] = _blend_one(x, at, right, down, u[k], v[k], one)
-                    at += np.uint64(1)
-                    to += np.uint64(1)
+                    to[target] = _blend_one(from_x, at, right, down, u[k], v[k])
+                    at += 1
+                    target += 1
+    keep(buffers)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from mmdysample.ops.native import part
 from mmdysample.ops.simd import (
     add,
@@ -13,6 +11,8 @@ from mmdysample.ops.simd import (
     fma,
     load,
     mul,
+    number,
+    skip,
     splat,
     store,
     store_pixels,
@@ -26,43 +26,51 @@ SPAN = 3
 """Most input rows of that buffer, in those of a block; where positions lie farther apart, single
 numbers are read."""
 
+LINES = 6
+"""Rows of numbers that :func:`find_row` works in, each :func:`padded`: for the columns their input
+pixels and initial positions, for both axes offsets and scopes."""
+
 
 @part
-def _projection(n, axis, g, row, column, shape, strides, shuffled):
-    """Index of the offset of the first output pixel of a row and a sub-column; step to the next."""
-    groups, scale = shape[3], shape[6]
-    plane = axis * groups + g
-    if shuffled:
-        at = n * strides[0] + plane * strides[1] + row * strides[2] + column * strides[3]
-        return at, scale * strides[3]
-    plane = (plane * scale + row % scale) * scale + column
-    return n * strides[0] + plane * strides[1] + row // scale * strides[2], strides[3]
+def padded(count):
+    """Room for so many numbers where whole vectors are written."""
+    return count + 8
 
 
 @part
 def read_row(values, n, axis, g, row, shape, strides, shuffled, line):
     """Offsets or scopes of an output row, one axis, pixel-shuffled."""
-    out_w, scale = shape[5], shape[6]
+    groups, out_w, scale = shape[3], shape[5], shape[6]
+    plane = axis * groups + g
+    if shuffled:
+        source = n * strides[0] + plane * strides[1] + row * strides[2]
+        for column in range(out_w):
+            line[column] = values[source + column * strides[3]]
+        return
+    first = n * strides[0] + row // scale * strides[2]
+    plane = (plane * scale + row % scale) * scale
     for column in range(min(scale, out_w)):
-        at, step = _projection(n, axis, g, row, column, shape, strides, shuffled)
-        source, target = np.uint64(at), np.uint64(column)
-        for _ in range((out_w - column + scale - 1) // scale):
-            line[target] = values[source]
-            source += np.uint64(step)
-            target += np.uint64(scale)
+        source = first + (plane + column) * strides[1]
+        for i in range((out_w - column + scale - 1) // scale):
+            line[column + i * scale] = values[source + i * strides[3]]
 
 
 @part
 def write_row(line, values, n, axis, g, row, shape, strides, shuffled):
     """The reverse of :func:`read_row`."""
-    out_w, scale = shape[5], shape[6]
+    groups, out_w, scale = shape[3], shape[5], shape[6]
+    plane = axis * groups + g
+    if shuffled:
+        target = n * strides[0] + plane * strides[1] + row * strides[2]
+        for column in range(out_w):
+            values[target + column * strides[3]] = line[column]
+        return
+    first = n * strides[0] + row // scale * strides[2]
+    plane = (plane * scale + row % scale) * scale
     for column in range(min(scale, out_w)):
-        at, step = _projection(n, axis, g, row, column, shape, strides, shuffled)
-        target, source = np.uint64(at), np.uint64(column)
-        for _ in range((out_w - column + scale - 1) // scale):
-            values[target] = line[source]
-            target += np.uint64(step)
-            source += np.uint64(scale)
+        target = first + (plane + column) * strides[1]
+        for i in range((out_w - column + scale - 1) // scale):
+            values[target + i * strides[3]] = line[column + i * scale]
 
 
 @part
@@ -72,21 +80,25 @@ def _start(sub_pixel, scale, nearest):
 
 
 @part
-def fill_columns(pixels, starts, out_w, scale, nearest):
+def fill_columns(lines, shape, nearest, one):
     """Input pixel of every output column, and its initial position from that pixel's centre."""
-    for column in range(out_w):
-        pixels[column] = column // scale
-        starts[column] = _start(column % scale, scale, nearest)
+    out_w, scale = shape[5], shape[6]
+    for sub_pixel in range(scale):
+        start = number(_start(sub_pixel, scale, nearest), one)
+        for pixel in range((out_w - sub_pixel + scale - 1) // scale):
+            column = pixel * scale + sub_pixel
+            lines[column] = number(pixel, one)
+            lines[padded(out_w) + column] = start
 
 
 @part
-def _axis(offset, scope, at, dynamic, factor, pixel, start, length, one):
+def _axis(offset, scope, at, dynamic, factor, pixel, start, length):
     """One axis of eight pixels: lower neighbour, weight of the upper one, slope, gate.
 
     The gate is the sigmoid of the scope. The slope is what a position moves by per unit of
     offset: factor times gate, and 0 where the position is clamped.
     """
-    ones = splat(one)
+    ones = splat(number(1, factor))
     zero = sub(ones, ones)
     gate = ones
     if dynamic:
@@ -94,7 +106,7 @@ def _axis(offset, scope, at, dynamic, factor, pixel, start, length, one):
     slope = mul(splat(factor), gate)
     moved = fma(load(offset, at), slope, start)
     low = sub(zero, pixel)
-    high = sub(splat(length - one), pixel)
+    high = sub(splat(number(length - 1, factor)), pixel)
     slope = where_at_most(moved, low, zero, where_at_most(high, moved, zero, slope))
     moved = where_less(moved, low, low, moved)  # NaN passes both comparisons: to the weights,
     moved = where_less(high, moved, high, moved)
@@ -106,53 +118,41 @@ def _axis(offset, scope, at, dynamic, factor, pixel, start, length, one):
 
 
 @part
-def find_row(n, g, row, offset, scope, shape, strides, factor, flags, lines, place, at, found):
+def find_row(n, g, row, offset, scope, options, lines, place, found, at, stride, detailed):
     """Positions of one output row of a group.
 
-    ``place`` gets the upper left pixels. ``found`` gets, by first index: 0 and 1 the weights of
-    the right and lower neighbours; 2 and 3 the slopes, 4 and 5 the gates of the two axes, where
-    there is room for them. Up to seven numbers behind the row are spoilt.
+    ``place[at]`` and behind get the upper left pixels. ``found`` gets, ``stride`` apart: the
+    weights of the right and lower neighbours, and with ``detailed`` the slopes and the gates of
+    the two axes. Up to seven numbers behind the row are spoilt.
     """
+    shape, strides, factor, flags = options
     height, width, out_w, scale = shape[1], shape[2], shape[5], shape[6]
     shuffled, dynamic, nearest = flags
-    kind = offset.dtype.type
-    one = kind(1)
-    pixels, starts, offset_x, offset_y, scope_x, scope_y = lines
-    read_row(offset, n, 0, g, row, shape, strides, shuffled, offset_x)
-    read_row(offset, n, 1, g, row, shape, strides, shuffled, offset_y)
+    line = padded(out_w)
+    read_row(offset, n, 0, g, row, shape, strides, shuffled, skip(lines, 2 * line))
+    read_row(offset, n, 1, g, row, shape, strides, shuffled, skip(lines, 3 * line))
     if dynamic:
-        read_row(scope, n, 0, g, row, shape, strides, shuffled, scope_x)
-        read_row(scope, n, 1, g, row, shape, strides, shuffled, scope_y)
-    parent = splat(kind(row // scale))
-    start_y = splat(kind(_start(row % scale, scale, nearest)))
-    stride = found.shape[1]
-    flat = found.reshape(-1)
-    detailed = found.shape[0] > 2
-    for column in range(0, out_w, 8):
-        k = np.uint64(column)
+        read_row(scope, n, 0, g, row, shape, strides, shuffled, skip(lines, 4 * line))
+        read_row(scope, n, 1, g, row, shape, strides, shuffled, skip(lines, 5 * line))
+    parent = splat(number(row // scale, factor))
+    start = splat(number(_start(row % scale, scale, nearest), factor))
+    for k in range(0, out_w, 8):
+        columns, starts = load(lines, k), load(lines, line + k)
+        across, down = skip(lines, 2 * line), skip(lines, 3 * line)
         left, u, slope_x, gate_x = _axis(
-            offset_x,
-            scope_x,
-            k,
-            dynamic,
-            factor,
-            load(pixels, k),
-            load(starts, k),
-            kind(width),
-            one,
+            across, skip(across, 2 * line), k, dynamic, factor, columns, starts, width
         )
         top, v, slope_y, gate_y = _axis(
-            offset_y, scope_y, k, dynamic, factor, parent, start_y, kind(height), one
+            down, skip(down, 2 * line), k, dynamic, factor, parent, start, height
         )
-        to = np.uint64(at) + k
-        store_pixels(place, to, top, left, np.int32(width))
-        store(flat, to, u)
-        store(flat, to + np.uint64(stride), v)
+        store_pixels(place, at + k, top, left, number(width, place[0]))
+        store(found, at + k, u)
+        store(found, at + k + stride, v)
         if detailed:
-            store(flat, to + np.uint64(2 * stride), slope_x)
-            store(flat, to + np.uint64(3 * stride), slope_y)
-            store(flat, to + np.uint64(4 * stride), gate_x)
-            store(flat, to + np.uint64(5 * stride), gate_y)
+            store(found, at + k + 2 * stride, slope_x)
+            store(found, at + k + 3 * stride, slope_y)
+            store(found, at + k + 4 * stride, gate_x)
+            store(found, at + k + 5 * stride, gate_y)
 
 
 @part
@@ -161,39 +161,35 @@ def span(place, count, height, width):
     first, last = place[0], place[0]
     for k in range(count):
         first, last = min(first, place[k]), max(last, place[k])
-    return np.int64(first) // width, min(np.int64(last) // width + 2, height)
+    return first // width, min(last // width + 2, height)
 
 
 @part
-def eight(array, at, step):
+def eight(source, at, step):
     """Eight vectors that lie ``step`` apart."""
-    s = np.uint64(step)
-    at = np.uint64(at)
     return (
-        load(array, at),
-        load(array, at + s),
-        load(array, at + np.uint64(2) * s),
-        load(array, at + np.uint64(3) * s),
-        load(array, at + np.uint64(4) * s),
-        load(array, at + np.uint64(5) * s),
-        load(array, at + np.uint64(6) * s),
-        load(array, at + np.uint64(7) * s),
+        load(source, at),
+        load(source, at + step),
+        load(source, at + 2 * step),
+        load(source, at + 3 * step),
+        load(source, at + 4 * step),
+        load(source, at + 5 * step),
+        load(source, at + 6 * step),
+        load(source, at + 7 * step),
     )
 
 
 @part
-def store_eight(array, at, step, vectors):
+def store_eight(target, at, step, vectors):
     """Write eight vectors ``step`` apart."""
-    s = np.uint64(step)
-    at = np.uint64(at)
-    store(array, at, vectors[0])
-    store(array, at + s, vectors[1])
-    store(array, at + np.uint64(2) * s, vectors[2])
-    store(array, at + np.uint64(3) * s, vectors[3])
-    store(array, at + np.uint64(4) * s, vectors[4])
-    store(array, at + np.uint64(5) * s, vectors[5])
-    store(array, at + np.uint64(6) * s, vectors[6])
-    store(array, at + np.uint64(7) * s, vectors[7])
+    store(target, at, vectors[0])
+    store(target, at + step, vectors[1])
+    store(target, at + 2 * step, vectors[2])
+    store(target, at + 3 * step, vectors[3])
+    store(target, at + 4 * step, vectors[4])
+    store(target, at + 5 * step, vectors[5])
+    store(target, at + 6 * step, vectors[6])
+    store(target, at + 7 * step, vectors[7])
 
 
 @part
@@ -203,4 +199,4 @@ def turn(x, at, plane, count, turned):
         store_eight(turned, 8 * k, 8, transpose(eight(x, at + k, plane)))
     for k in range(count // 8 * 8, count):
         for c in range(8):
-            turned[np.uint64(8 * k + c)] = x[np.uint64(at + c * plane + k)]
+            turned[8 * k + c] = x[at + c * plane + k]
