@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -97,7 +99,7 @@ def test_metadata(wheel):
     from mmdysample import __version__
 
     assert f'\nVersion: {__version__}\n' in metadata
-    for extra in ('onedl', 'upstream', 'cpu', 'tests', 'docs', 'export', 'mim'):
+    for extra in ('onedl', 'upstream', 'cpu', 'tests', 'docs', 'export', 'mim', 'recipes'):
         assert f'\nProvides-Extra: {extra}\n' in metadata
     required = [line for line in metadata.splitlines() if line.startswith('Requires-Dist')]
     assert [line for line in required if 'extra ==' not in line] == ['Requires-Dist: torch>=2.6']
@@ -158,16 +160,32 @@ def test_editable_install_links_mim_to_the_checkout(source, tmp_path):
 
 
 def test_wheel_works_alone_outside_the_checkout(installed, tmp_path):
-    """With PyTorch, and no OpenMMLab package to be found."""
+    """Every type, forward and backward, where PyTorch and what it requires are all there is."""
+    packages, waiting = tmp_path / 'packages', ['torch']
+    packages.mkdir()
+    while waiting:
+        try:
+            found = metadata.distribution(waiting.pop())
+        except metadata.PackageNotFoundError:
+            continue  # required on other platforms
+        for name in {file.parts[0] for file in found.files or () if file.parts[0] != '..'}:
+            if not (packages / name).exists():
+                (packages / name).symlink_to(found.locate_file(name))
+        needs = [line for line in found.requires or () if 'extra ==' not in line]
+        waiting += [re.match(r'[\w.-]+', line)[0] for line in needs]
     script = """
 import sys
-for name in ('mmengine', 'mmcv', 'mmdet', 'mmseg'):
-    sys.modules[name] = None
 import torch, mmdysample
 assert mmdysample.__file__.startswith(sys.argv[1]), mmdysample.__file__
-assert mmdysample.DySample(8)(torch.zeros(1, 8, 4, 5)).shape == (1, 8, 8, 10)
+x, guide = torch.randn(1, 32, 4, 5, requires_grad=True), torch.randn(1, 32, 8, 10)
+for name in mmdysample.upsampler_names():
+    out = mmdysample.build_upsampler(name, 32)(x, guide=guide)
+    assert out.shape == guide.shape
+    out.sum().backward()
+assert not {'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'numba'} & set(sys.modules)
 """
-    run('-c', script, installed, cwd=tmp_path, PYTHONPATH=str(installed))
+    path = os.pathsep.join([str(installed), str(packages)])
+    run('-S', '-c', script, installed, cwd=tmp_path, PYTHONPATH=path)
 
 
 def test_three_lines_of_config_train_outside_the_checkout(installed, tmp_path):

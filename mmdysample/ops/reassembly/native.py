@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mmdysample.ops.reassembly.gradients import connect
 from mmdysample.ops.reassembly.naive import wide
+
+if TYPE_CHECKING:  # PyTorch alone brings no NumPy
+    import numpy as np
 
 
 @torch.library.custom_op('mmdysample::reassemble_native', mutates_args=())
