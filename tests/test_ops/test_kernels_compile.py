@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from itertools import product
@@ -46,13 +47,15 @@ class Compiler:
         pointers = {torch.float32: '*fp32', torch.float16: '*fp16', torch.bfloat16: '*bf16'}
         signature, hints = {}, {}
         constants = dict(constants)
-        for i, (name, value) in enumerate(zip(self.function.arg_names, args, strict=False)):
-            divisible = False
+        for i, (param, value) in enumerate(zip(self.function.params, args, strict=False)):
+            name, divisible = param.name, False
             if isinstance(value, torch.Tensor):
                 signature[name] = pointers[value.dtype]
                 divisible = value.data_ptr() % 16 == 0
             elif isinstance(value, float):
                 signature[name] = 'fp32'
+            elif param.do_not_specialize:
+                signature[name] = 'i32'
             elif value == 1:
                 constants[name] = 1
             else:
@@ -68,7 +71,7 @@ class Compiler:
         kernel = triton.compile(source, target=target, options={'num_warps': num_warps})
         assert kernel.asm['cubin']
         assert len(hints) == kernel.asm['ttir'].count('tt.divisibility = 16')
-        self.compiled.append((self.function.__name__, kernel))
+        self.compiled.append((self.function.__name__, constants, kernel))
 
 
 def compile_all():
@@ -91,7 +94,7 @@ def compile_all():
 
     floats = (torch.float32, torch.bfloat16, torch.float16)
     formats = (torch.contiguous_format, torch.channels_last)
-    sizes = ((64, 128, 256), (64, 32, 48), (96, 25, 42))  # one for each tile of NCHW
+    sizes = ((256, 128, 256), (64, 32, 48), (96, 25, 42))  # one for each tile of NCHW
     for dtype, layout, style, (c, h, w) in product(floats, formats, ('lp', 'pl'), sizes):
         launch.INT32_ELEMENTS = 0 if dtype == torch.float16 else 2**31
         x = torch.zeros(1, c, h, w, dtype=dtype).to(memory_format=layout)
@@ -111,9 +114,26 @@ def compile_all():
     return compiled
 
 
+def check(name, constants, kernel):
+    """Read in the compiled code what decides the memory traffic of a kernel."""
+    ptx, loop = kernel.asm['ptx'], kernel.asm['ttgir'].partition('scf.for')[2]
+    # Register spills are ptxas's and not seen here: this is about arrays of the compiler's.
+    assert '.local' not in ptx, f'{name} declares local memory'
+    if constants.get('CHANNELS_LAST'):
+        scalar = re.findall(r'(?:red|atom)\.global(?!\S*\.v[248])\S*', ptx)
+        assert not scalar, f'{name} adds channels one by one: {scalar[0]}'
+        vectors = re.findall(r'ld\.global\S*\.v[248]', ptx)
+        few = constants['BLOCK'] < 64  # less than a vector for each thread
+        assert few or len(vectors) >= 4, f'{name} reads channels one by one'
+    elif not constants.get('SHUFFLED', True):  # with 'pl', large maps still do
+        assert 'convert_layout' not in loop, f'{name} passes channels through shared memory'
+    if name == 'similarity_kernel':
+        body = loop.partition('scf.yield')[0]
+        assert 'convert_layout' not in body and 'tt.reduce' not in body, f'{name} exchanges data'
+
+
 if __name__ == '__main__':
     results = compile_all()
-    for name, kernel in results:
-        # Register spills are ptxas's and not seen here: this is about arrays of the compiler's.
-        assert '.local' not in kernel.asm['ptx'], f'{name} declares local memory'
+    for result in results:
+        check(*result)
     print(len(results))

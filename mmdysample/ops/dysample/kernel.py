@@ -13,6 +13,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+SIZES = ('H', 'W', 'out_h', 'out_w')
+"""Triton makes nothing of these: a width that it knows to be a multiple of 16 leads it to vectors
+of output pixels, and every channel then passes through shared memory. Nor does each new size of an
+image compile the kernels anew."""
+
 
 @triton.jit
 def _tile(
@@ -102,11 +107,19 @@ def _position(
 
 @triton.jit
 def _corners(left, top, H, W, step):
-    """Places of the four neighbours in a map whose pixels lie ``step`` apart."""
-    north_west = (top * W + left) * step
-    right = tl.where(left < W - 1, step, 0)
-    down = tl.where(top < H - 1, W * step, 0)
-    return north_west, north_west + right, north_west + down, north_west + down + right
+    """Places of the four neighbours in a map whose pixels lie ``step`` apart.
+
+    Every place is a product with ``step``: the compiler then sees that all four are as aligned as
+    ``step`` is, and channels-last maps are read and added to in vectors.
+    """
+    right, bottom = tl.minimum(left + 1, W - 1), tl.minimum(top + 1, H - 1)
+    top, bottom = top * W, bottom * W
+    return (
+        (top + left) * step,
+        (top + right) * step,
+        (bottom + left) * step,
+        (bottom + right) * step,
+    )
 
 
 @triton.jit
@@ -128,7 +141,7 @@ def _strides(n, channel, C, H, W, CHANNELS_LAST: tl.constexpr):
     return (n * C + channel) * H * W, H * W, 1
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def dysample_forward_kernel(
     X_ptr,  # input, (N, C, H, W)
     Offset_ptr,  # input, projected offsets
@@ -189,7 +202,7 @@ def dysample_forward_kernel(
         tl.store(Out_ptr + c * out_channel_step, value, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def dysample_backward_kernel(
     Grad_ptr,  # input, gradient of the result, in the memory format of x
     X_ptr,  # input, (N, C, H, W)

@@ -24,7 +24,7 @@ def _tile(height, width, channels, PIXELS: tl.constexpr, BLOCK: tl.constexpr, IN
     return program // blocks, first, pixel // width, pixel % width, pixel < height * width
 
 
-@triton.jit
+@triton.jit(do_not_specialize=('H', 'W'))
 def reassemble_kernel(
     X_ptr,  # input, (N, G * channels, H, W)
     Kernels_ptr,  # input, (N, G * SIDE**2, SCALE * H, SCALE * W)
@@ -57,7 +57,7 @@ def reassemble_kernel(
     tl.store(Out_ptr + target, total, mask=inside[None, :] & (c < channels))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=('H', 'W'))
 def similarity_kernel(
     Query_ptr,  # input, (N, G * channels, SCALE * H, SCALE * W)
     Key_ptr,  # input, (N, G * channels, H, W)
@@ -68,31 +68,35 @@ def similarity_kernel(
     SIDE: tl.constexpr,
     SCALE: tl.constexpr,
     PIXELS: tl.constexpr,
-    BLOCK: tl.constexpr,  # of channels at a time
+    BLOCK: tl.constexpr,  # a power of 2 that is at least SIDE**2
     INDEX: tl.constexpr,
 ):
-    """Inner product of every fine pixel with one tap of its window; a program has one tap."""
-    ngt, _, row, column, inside = _tile(H * SCALE, W * SCALE, 1, PIXELS, 1, INDEX)
-    ng, tap = ngt // (SIDE * SIDE), ngt % (SIDE * SIDE)
-    plane = H * W
+    """Inner products of every fine pixel with all taps of its window, channel after channel.
+
+    A program reads a query once and keeps a sum for each tap.
+    """
+    ng, _, row, column, inside = _tile(H * SCALE, W * SCALE, 1, PIXELS, 1, INDEX)
+    row, column, inside = row[None, :], column[None, :], inside[None, :]
+    plane, fine_plane = H * W, H * W * SCALE * SCALE
     pixel = row * W * SCALE + column
+    tap = tl.arange(0, BLOCK)[:, None]
     y = row // SCALE + tap // SIDE - SIDE // 2
     x = column // SCALE + tap % SIDE - SIDE // 2
-    known = inside & (y >= 0) & (y < H) & (x >= 0) & (x < W)
-    total = tl.zeros([PIXELS], tl.float32)
-    for start in range(0, channels, BLOCK):
-        c = start + tl.arange(0, BLOCK)[:, None]
-        mask = known[None, :] & (c < channels)
-        place = ng * channels + c
-        query = place * plane * SCALE * SCALE + pixel[None, :]
-        query = tl.load(Query_ptr + query, mask=mask, other=0.0).to(tl.float32)
-        key = place * plane + (y * W + x)[None, :]
-        key = tl.load(Key_ptr + key, mask=mask, other=0.0).to(tl.float32)
-        total += tl.sum(query * key, 0)
-    tl.store(Out_ptr + ngt * plane * SCALE * SCALE + pixel, total, mask=inside)
+    taps = inside & (tap < SIDE * SIDE)
+    known = taps & (y >= 0) & (y < H) & (x >= 0) & (x < W)
+    Query_ptr += ng * channels * fine_plane + pixel
+    Key_ptr += ng * channels * plane + y * W + x
+    total = tl.zeros([BLOCK, PIXELS], tl.float32)
+    for _ in range(channels):
+        query = tl.load(Query_ptr, mask=inside, other=0.0).to(tl.float32)
+        total += tl.load(Key_ptr, mask=known, other=0.0).to(tl.float32) * query
+        Query_ptr += fine_plane
+        Key_ptr += plane
+    place = (ng * SIDE * SIDE + tap) * fine_plane + pixel
+    tl.store(Out_ptr + place, total, mask=taps)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=('H', 'W'))
 def spread_kernel(
     Kernels_ptr,  # input, (N, G * SIDE**2, SCALE * H, SCALE * W)
     Fine_ptr,  # input, (N, G * channels, SCALE * H, SCALE * W)

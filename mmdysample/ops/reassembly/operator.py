@@ -12,7 +12,7 @@ from mmdysample.ops.reassembly.gradients import connect
 from mmdysample.ops.reassembly.kernel import reassemble_kernel, similarity_kernel, spread_kernel
 
 PIXELS, BLOCK = 128, 8
-"""Pixels and channels of one program: whole memory lines, and 8 values per thread."""
+"""Pixels and channels of a program: whole memory lines, and 8 values per thread."""
 
 
 @torch.library.custom_op('mmdysample::reassemble', mutates_args=())
@@ -22,8 +22,8 @@ def reassemble_triton(
     """``(N, C, sH, sW)``: sum of each window of ``x``, weighted by ``kernels``."""
     out = _empty_reassembled(x, kernels, kernel_size, groups, scale_factor)
     share = x.shape[1] // groups
-    grid = _programs(out, x.shape[0] * groups * triton.cdiv(share, BLOCK))
-    _launch(reassemble_kernel, grid, x, kernels, out, x, share, kernel_size, scale_factor)
+    blocks = x.shape[0] * groups * triton.cdiv(share, BLOCK)
+    _launch(reassemble_kernel, blocks, x, kernels, out, x, share, kernel_size, scale_factor)
     return out
 
 
@@ -34,8 +34,10 @@ def similarity_triton(
     """``(N, G*k*k, sH, sW)`` in float32: inner products of ``query`` with windows of ``key``."""
     out = _empty_similarity(query, key, kernel_size, groups, scale_factor)
     share = key.shape[1] // groups
-    grid = _programs(out, out.shape[0] * out.shape[1])
-    _launch(similarity_kernel, grid, query, key, out, key, share, kernel_size, scale_factor)
+    taps = triton.next_power_of_2(kernel_size**2)
+    tile = (max(32, min(PIXELS, 2048 // taps)), taps)  # its sums stay in registers
+    blocks = out.shape[0] * groups
+    _launch(similarity_kernel, blocks, query, key, out, key, share, kernel_size, scale_factor, tile)
     return out
 
 
@@ -46,8 +48,8 @@ def spread_triton(
     """``(N, C, H, W)`` in float32: the transpose of reassembly, applied to ``fine``."""
     out = _empty_spread(kernels, fine, kernel_size, groups, scale_factor)
     share = out.shape[1] // groups
-    grid = _programs(out, out.shape[0] * groups * triton.cdiv(share, BLOCK))
-    _launch(spread_kernel, grid, kernels, fine, out, out, share, kernel_size, scale_factor)
+    blocks = out.shape[0] * groups * triton.cdiv(share, BLOCK)
+    _launch(spread_kernel, blocks, kernels, fine, out, out, share, kernel_size, scale_factor)
     return out
 
 
@@ -69,13 +71,9 @@ def _empty_spread(kernels, fine, kernel_size, groups, scale_factor):
     return fine.new_empty(shape, dtype=torch.float32)
 
 
-def _programs(out: Tensor, blocks: int) -> int:
-    return blocks * triton.cdiv(out.shape[2] * out.shape[3], PIXELS) if out.numel() else 0
-
-
 def _launch(
     kernel,
-    programs: int,
+    blocks: int,
     first: Tensor,
     second: Tensor,
     out: Tensor,
@@ -83,9 +81,13 @@ def _launch(
     share: int,
     kernel_size: int,
     scale_factor: int,
+    tile: tuple[int, int] = (PIXELS, BLOCK),
 ) -> None:
-    if programs == 0:
+    """Run as many programs as ``blocks`` times the tiles of a plane of the result."""
+    if out.numel() == 0:
         return
+    pixels, block = tile
+    programs = blocks * triton.cdiv(out.shape[2] * out.shape[3], pixels)
     wide = max(first.numel(), second.numel(), out.numel()) >= 2**31
     with on_device(out.device):
         kernel[(programs,)](
@@ -96,8 +98,8 @@ def _launch(
             share,
             SIDE=kernel_size,
             SCALE=scale_factor,
-            PIXELS=PIXELS,
-            BLOCK=BLOCK,
+            PIXELS=pixels,
+            BLOCK=block,
             INDEX=tl.int64 if wide else tl.int32,
         )
 
