@@ -22,8 +22,8 @@ model = dict(
     decode_head=dict(in_channels=[24, 32, 96, 320], channels=64),
 )
 
-# modified: 24 epochs, a tenth of the learning rate for the backbone, and a cosine, whose last epochs
-# change little: validations then tell whether the training has settled
+# modified: 24 epochs, a tenth of the learning rate for the backbone, and a cosine: its last epochs
+# change little, so validations tell whether the training has settled
 max_epochs = 24
 train_cfg = dict(max_epochs=max_epochs, val_interval=12, dynamic_intervals=[(19, 2)])
 optim_wrapper = dict(
