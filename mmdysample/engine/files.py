@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import io
+import json
 import os
 import re
 import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.fileio import io as file_io
@@ -115,6 +116,17 @@ def write_whole(path: str | Path, content: bytes) -> None:
     finally:
         with suppress(OSError):
             os.unlink(part)
+
+
+def write_json(path: str | Path, record: Any) -> None:
+    """Write a JSON file as :func:`write_whole` does.
+
+    Raises:
+        ValueError: If a number is not finite.
+        UnwritableFileError: If it can't be written.
+    """
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    write_whole(path, f'{text}\n'.encode())
 
 
 def remove_leftovers(folder: str | Path) -> None:

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,12 +33,32 @@ _MISTAKES = (AssertionError, AttributeError, ImportError, LookupError, TypeError
 class CfgOptions(DictAction):
     """MMEngine's parsing of KEY=VALUE, with a message where there is no ``=``."""
 
-    def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Sequence[str],
+        option_string: str | None = None,
+    ) -> None:
         """Parse the words after the option."""
         try:
-            super().__call__(parser, *args, **kwargs)
-        except ValueError:
-            parser.error(f'argument --cfg-options: {" ".join(args[1])} must be KEY=VALUE ...')
+            setattr(namespace, self.dest, parse_cfg_options(values))
+        except UsageError as error:
+            parser.error(f'argument {option_string}: {error}')
+
+
+def parse_cfg_options(words: Sequence[str]) -> dict[str, Any]:
+    """Parse words of the form KEY=VALUE.
+
+    Raises:
+        UsageError: If a word has another form.
+    """
+    found = argparse.Namespace()
+    try:
+        DictAction([], 'entries')(None, found, words)
+    except ValueError as error:
+        raise UsageError(f'{" ".join(words)} must be KEY=VALUE ...') from error
+    return found.entries
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ import platform
 import shlex
 import subprocess
 import sys
-import time
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,8 +35,9 @@ def provenance() -> dict[str, Any]:
     """Describe this run, for the head of a result file.
 
     Returns:
-        dict: ``command`` (from the checkout), ``python``, ``platform``, ``versions`` of the
-        installed packages, and ``revision`` of this package (see :func:`revision`).
+        dict: ``command`` (from the checkout), ``time`` (see :func:`now`), ``python``, ``platform``,
+        ``versions`` of the installed packages, and ``revision`` of this package (see
+        :func:`revision`).
     """
     script = Path(sys.argv[0])
     root = Path(__file__).resolve().parents[2]
@@ -44,6 +45,7 @@ def provenance() -> dict[str, Any]:
         script = script.resolve().relative_to(root)
     return dict(
         command=shlex.join(['python', str(script), *sys.argv[1:]]),
+        time=now(),
         python=platform.python_version(),
         platform=platform.platform(),
         versions=_versions(),
@@ -51,11 +53,17 @@ def provenance() -> dict[str, Any]:
     )
 
 
+def now() -> str:
+    """Tell the time in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec='seconds')
+
+
 def save(result: dict[str, Any], tables: str, path: Path) -> None:
     """Write a result as JSON to ``path``, and its tables as Markdown beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + '\n')
-    path.with_suffix('.md').write_text(tables + '\n')
+    from mmdysample.engine.files import write_whole
+
+    write_whole(path, f'{json.dumps(result, indent=1)}\n'.encode())  # an error may be infinite
+    write_whole(path.with_suffix('.md'), f'{tables}\n'.encode())
 
 
 def _versions() -> dict[str, str]:
@@ -89,20 +97,23 @@ def revision(root: Path) -> str | None:
 def note_training(work_dir: str) -> None:
     """Note at the start of a training on what it runs, in ``provenance.json`` of its work dir.
 
-    The file is a list. A training that is resumed adds an entry only where its revision, device,
-    versions or platform differ from those of the last entry, and then logs a warning.
+    The file is a list. An entry also holds MMEngine's description of the environment: compilers,
+    CUDA and how PyTorch was built. A training that is resumed adds an entry only where its
+    revision, device, versions or platform differ from those of the last entry, and then logs a
+    warning.
     """
     from mmengine.dist import is_main_process
     from mmengine.logging import print_log
+    from mmengine.utils.dl_utils import collect_env
 
-    from mmdysample.engine.files import write_whole
+    from mmdysample.engine.files import write_json
 
     if not is_main_process():
         return
     path = Path(work_dir, 'provenance.json')
     entries = json.loads(path.read_text()) if path.is_file() else []
-    entry = dict(time=time.strftime('%Y-%m-%dT%H:%M:%S%z'), device=device_name(), **provenance())
-    ignored = ('time', 'command')
+    entry = dict(device=device_name(), **provenance(), environment=collect_env())
+    ignored = ('time', 'command', 'environment')
     last = entries[-1] if entries else {}
     changed = [key for key in entry if key not in ignored and entry[key] != last.get(key)]
     if not changed:
@@ -110,7 +121,7 @@ def note_training(work_dir: str) -> None:
     if entries:
         news = ', '.join(f'{key} from {last.get(key)} to {entry[key]}' for key in changed)
         print_log(f'This training goes on, but its {news} changed', 'current', logging.WARNING)
-    write_whole(path, json.dumps([*entries, entry], indent=1).encode() + b'\n')
+    write_json(path, [*entries, entry])
 
 
 def device_name(device: torch.device | None = None) -> str:

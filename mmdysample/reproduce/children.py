@@ -28,12 +28,7 @@ class Children:
     def start(
         self, command: Sequence[str], environment: dict[str, str], keep: Sequence[int] = ()
     ) -> subprocess.Popen:
-        """Start a process, its output piped as text.
-
-        Args:
-            command (Sequence[str]): What to run.
-            environment (dict[str, str]): All of its variables.
-            keep (Sequence[int]): File descriptors that it inherits. Defaults to none.
+        """Start a process, its output piped as text; it inherits the file descriptors ``keep``.
 
         Raises:
             Stopped: If the children were ended.

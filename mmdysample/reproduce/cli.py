@@ -6,10 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mmdysample.engine.errors import UsageError
-from mmdysample.engine.launch import run_tool
+from mmdysample.engine.launch import CfgOptions, run_tool
 from mmdysample.reproduce.batch import images_per_update, keep_batch
 from mmdysample.reproduce.job import CPUS_PER_GPU, Job, load_row_config, visible_gpus
 from mmdysample.reproduce.plan import TFLOPS, batch_note, missing_data, plan_table
@@ -24,10 +25,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='tools/reproduce.py', description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
     flag, number = dict(action='store_true'), dict(type=int, metavar='N')
-    pairs = dict(nargs='+', default=[], metavar='KEY=VALUE')
 
-    what = argparse.ArgumentParser(add_help=False)
-    add = what.add_argument
+    tables = argparse.ArgumentParser(add_help=False)
+    add = tables.add_argument
     add('tables', nargs='*', metavar='TABLE', help='see list')
     add('--all', **flag, help='every table of the scale')
     add('--scale', choices=SCALES, default='full', help='default: %(default)s')
@@ -35,10 +35,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     quick = 'with --scale demo: baseline and dysample only, one short epoch, in a folder of its '
     add('--quick', **flag, help=f'{quick}own; shows that everything works and nothing else')
 
-    which = argparse.ArgumentParser(add_help=False)
-    add = which.add_argument
+    jobs = argparse.ArgumentParser(add_help=False)
+    add = jobs.add_argument
     add('--rows', nargs='+', metavar='ROW', help='rows to run (default: all)')
-    seeds = which.add_mutually_exclusive_group()
+    seeds = jobs.add_mutually_exclusive_group()
     seeds.add_argument('--seeds', **number, default=1, help='seeds 0 to N-1 (default: 1)')
     seeds.add_argument('--seed', **number, help='this seed alone')
     add('--gpus', **number, help='GPUs of each row (default: 1 if any)')
@@ -48,14 +48,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--launcher', choices=('none', 'pytorch', 'slurm'), default='none', help=launchers)
     add('--submit', **flag, help='with slurm: submit, instead of saying what would be')
     slurm = "parameters of submitit's executor, e.g. partition=gpu account=me time=1440"
-    add('--slurm-options', **pairs, help=slurm)
+    pairs = dict(nargs='+', metavar='KEY=VALUE')
+    add('--slurm-options', **pairs, action=CfgOptions, default={}, help=slurm)
     keep = 'accumulate gradients to the images an update that the schedule is made for (default: '
     keep += 'wherever a smaller batch divides them, unless --auto-scale-lr is given)'
     add('--keep-batch', action=argparse.BooleanOptionalAction, help=keep)
     add('--amp', **flag, help='train in automatic mixed precision')
     add('--auto-scale-lr', **flag, help='scale the learning rate to the batch size')
     overrides = 'override config entries of every row; they are noted with the results'
-    add('--cfg-options', **pairs, help=overrides)
+    add('--cfg-options', **pairs, default=[], help=overrides)
 
     pictures = argparse.ArgumentParser(add_help=False)
     strips = 'strips for each table (default: %(default)s)'
@@ -63,12 +64,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     show = commands.add_parser('list', help='the tables and their rows')
     show.add_argument('--scale', choices=SCALES, default='full')
-    plan = commands.add_parser('plan', parents=[what, which], help='what run would do')
+    plan = commands.add_parser('plan', parents=[tables, jobs], help='what run would do')
     speed = 'assumed speed of a GPU in training, 1e12 operations/s (default: %(default)s)'
     plan.add_argument('--tflops', type=float, default=TFLOPS, help=speed)
     again = 'train and test, then report; call it again after an interruption'
-    commands.add_parser('run', parents=[what, which, pictures], help=again)
-    commands.add_parser('report', parents=[what, pictures], help='gather what is finished')
+    commands.add_parser('run', parents=[tables, jobs, pictures], help=again)
+    commands.add_parser('report', parents=[tables, pictures], help='gather what is finished')
     args = parser.parse_args(argv)
     if args.command != 'list':
         _check(parser, args)
@@ -88,8 +89,6 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             parser.error(f'--{name} must be at least {least}, got {getattr(args, name)}')
     if getattr(args, 'keep_batch', None) and args.auto_scale_lr:
         parser.error('--keep-batch and --auto-scale-lr exclude each other')
-    if any('=' not in text for text in getattr(args, 'slurm_options', [])):
-        parser.error(f'--slurm-options takes KEY=VALUE, got {args.slurm_options}')
     if getattr(args, 'gpus', None) and args.gpus > 1 and args.launcher == 'none':
         parser.error(f'--gpus {args.gpus} needs --launcher pytorch or slurm')
     folder = 'reproduce-quick' if args.quick else 'reproduce'
@@ -105,29 +104,21 @@ def jobs_of(args: argparse.Namespace, tables: Sequence[Table]) -> list[Job]:
     Raises:
         UsageError: If a table has no row of a name.
     """
-    options = ['--amp'] * args.amp + ['--auto-scale-lr'] * args.auto_scale_lr
     gpus = gpus_of(args)
     threads = max(1, len(os.sched_getaffinity(0)) // (at_once(args) * max(1, gpus)))
     if args.launcher == 'slurm':  # this machine's cores say nothing about the cluster's
         threads = CPUS_PER_GPU
-    common = dict(
-        work_dir=args.work_dir,
-        gpus=gpus,
-        threads=threads,
-        torchrun=args.launcher == 'pytorch' or (args.launcher == 'slurm' and gpus > 1),
-        options=tuple(options),
-    )
-    rows = []
+    torchrun = args.launcher == 'pytorch' or (args.launcher == 'slurm' and gpus > 1)
+    options = ('--amp',) * args.amp + ('--auto-scale-lr',) * args.auto_scale_lr
+    jobs = []
     for table in sorted(tables, key=lambda table: _LENGTHS.get(table.task, 0), reverse=True):
         quick = [table.baseline.name, 'dysample'] if args.quick else None
         for row in table.runnable(args.rows or quick):
-            rows.append((table, row, _overrides(args, table, row, max(1, gpus))))
+            overrides = _overrides(args, table, row, max(1, gpus))
+            common = dict(gpus=gpus, threads=threads, torchrun=torchrun, options=options)
+            jobs.append(Job(table, row, 0, args.work_dir, overrides=overrides, **common))
     seeds = range(args.seeds) if args.seed is None else [args.seed]
-    return [
-        Job(table, row, seed, overrides=overrides, **common)
-        for seed in seeds
-        for table, row, overrides in rows
-    ]
+    return [replace(job, seed=seed) for seed in seeds for job in jobs]
 
 
 _LENGTHS = dict(panoptic=4, instance=3, detection=2, depth=1)
@@ -198,16 +189,13 @@ def run(args: argparse.Namespace) -> None:
         _to_slurm(args, jobs)
         return
     args.work_dir.mkdir(parents=True, exist_ok=True)
-    failures = {table.name: missing_data(table, jobs[0].overrides) for table in tables}
-    failures = {name: missing for name, missing in failures.items() if missing}
-    for name, missing in failures.items():
-        say(f'FAILED {name}: {missing}')
+    missing = {table.name: missing_data(table, jobs[0].overrides) for table in tables}
+    failures = {name: lacking for name, lacking in missing.items() if lacking}
+    for name, lacking in failures.items():
+        say(f'FAILED {name}: {lacking}')
     jobs = [job for job in jobs if job.table.name not in failures]
     devices = devices_for(at_once(args), gpus_of(args))
-    left = [job for job in jobs if not job.finished()]
-    if left:
-        say('data, unless it is there; cost of the models')
-        measure_costs(left, devices[0], say)
+    measure_costs([job for job in jobs if not job.finished()], devices[0], say)
     say(f'{len(jobs)} trainings, {len(devices)} at a time')
     failures |= run_all(jobs, devices, say)
     report(args)
@@ -230,8 +218,7 @@ def _to_slurm(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
     if not args.submit:
         say('the same command with --submit submits them')
         return
-    options = dict(text.split('=', 1) for text in args.slurm_options)
-    numbers = submit(left, args.work_dir / 'slurm', options)
+    numbers = submit(left, args.work_dir / 'slurm', args.slurm_options)
     say(f'submitted as {numbers[0]} to {numbers[-1]}; logs in {args.work_dir / "slurm"}')
     say('afterwards: tools/reproduce.py report, with the same --work-dir and --scale')
 
@@ -247,7 +234,7 @@ def report(args: argparse.Namespace) -> None:
     folder = '-'.join(['report', *(table.name for table in tables if args.tables)])
     out = args.work_dir / args.scale / folder
     page = write_report(args.work_dir, tables, out, pictures=args.pictures)
-    say(f'\n{page.with_suffix(".md").read_text()}\nreport: {page} (also .md, .csv, .json)')
+    say(f'\n{page.with_suffix(".md").read_text()}\nreport: {page} (also .md and .csv)')
 
 
 def say(text: str) -> None:

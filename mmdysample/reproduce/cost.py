@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -14,23 +16,24 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import nn
+from torch.utils.benchmark import Timer
 
+from mmdysample.engine.files import write_json
 from mmdysample.engine.provenance import device_name, provenance
-from mmdysample.reproduce.results import cost_file, write_json
+from mmdysample.reproduce.results import cost_file
 from mmdysample.reproduce.tables import Table
 from mmdysample.upsamplers import Upsampler
 
 ROUNDS = 5
-"""Timed predictions; one more comes before to warm up."""
+"""Timed predictions, each after one more to warm up."""
 
 
 def build(cfg: Config) -> tuple[nn.Module, Any]:
     """Build the model, set to evaluation, and the test set of a config, as its runner would."""
-    model = cfg.model
     if cfg.get('data_preprocessor') is not None:
-        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
-        return MODELS.build(model).eval(), DATASETS.build(cfg.test_dataloader.dataset)
+        return MODELS.build(cfg.model).eval(), DATASETS.build(cfg.test_dataloader.dataset)
 
 
 def measure_cost(table: Table, row: str, cfg: Config, work_dir: Path, device: str) -> None:
@@ -39,24 +42,26 @@ def measure_cost(table: Table, row: str, cfg: Config, work_dir: Path, device: st
     Weights are random: cost does not depend on them, but for the number of boxes that a detector
     keeps. The image has height and width, the latency is the median of :data:`ROUNDS`.
     """
-    digest = config_digest(cfg)  # building may change it
+    threads, digest = torch.get_num_threads(), config_digest(cfg)  # building may change it
     model, dataset = build(cfg)
     _draw_weights(model)
     model.to(device)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         sample = dataset[0]
         upsamplers = [module for module in model.modules() if isinstance(module, Upsampler)]
-        macs = _count_macs(model, upsamplers, sample)
-        seconds = sorted(_time(model, sample, device) for _ in range(ROUNDS))
+        predict = partial(_predict, model, sample)
+        macs = _count_macs(predict, upsamplers)
+        clock = Timer('predict()', globals=dict(predict=predict), num_threads=threads)
+        seconds = median(clock.timeit(1).median for _ in range(ROUNDS))
     record = dict(
         params=sum(p.numel() for p in model.parameters()),
         upsampler_params=sum(p.numel() for m in upsamplers for p in m.parameters()),
         upsampler_macs=macs,
         image=list(sample['inputs'].shape[-2:]),
-        latency_ms=1e3 * seconds[ROUNDS // 2],
+        latency_ms=1e3 * seconds,
         rounds=ROUNDS,
         device=device_name(torch.device(device)),
-        threads=torch.get_num_threads(),
+        threads=threads,
         config=digest,
         **provenance(),
     )
@@ -91,17 +96,7 @@ def _predict(model: nn.Module, sample: dict[str, Any]) -> None:
         model.test_step(pseudo_collate([sample]))
 
 
-def _time(model: nn.Module, sample: dict[str, Any], device: str) -> float:
-    if device != 'cpu':
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    _predict(model, sample)
-    if device != 'cpu':
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
-def _count_macs(model: nn.Module, upsamplers: list[Upsampler], sample: dict[str, Any]) -> int:
+def _count_macs(predict: Callable[[], None], upsamplers: list[Upsampler]) -> int:
     """Let every upsampler of a model count its calls in one prediction."""
     calls: list[int] = []
 
@@ -110,7 +105,7 @@ def _count_macs(model: nn.Module, upsamplers: list[Upsampler], sample: dict[str,
         calls.append(module.macs(*(int(side) for side in x.shape[-2:])))
 
     hooks = [m.register_forward_pre_hook(count, with_kwargs=True) for m in upsamplers]
-    _predict(model, sample)
+    predict()
     for hook in hooks:
         hook.remove()
     return sum(calls)

@@ -10,31 +10,26 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from mmdysample.engine.checkpoint import last_to_resume
 from mmdysample.engine.errors import UsageError
-from mmdysample.engine.launch import project_root
+from mmdysample.engine.files import write_json
+from mmdysample.engine.launch import parse_cfg_options, project_root
+from mmdysample.engine.provenance import now
 from mmdysample.reproduce.batch import images_per_update
 from mmdysample.reproduce.children import Children, Stopped
 from mmdysample.reproduce.cost import config_digest
-from mmdysample.reproduce.results import (
-    FAILURE,
-    RESULT,
-    metrics_of,
-    run_folder,
-    write_json,
-    write_once,
-)
+from mmdysample.reproduce.results import FAILURE, RESULT, metrics_of, run_folder
 from mmdysample.reproduce.tables import Row, Table
 
 GPUS_PER_NODE, CPUS_PER_GPU = 8, 8  # of a cluster
@@ -46,8 +41,7 @@ class RefusedError(UsageError):
     """A folder is somebody else's: of another config or seed, or of a process at work there."""
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """A machine among several that share a training: its number, and where all of them meet."""
 
     rank: int
@@ -125,8 +119,8 @@ class Job:
                 the only one.
 
         Raises:
-            RefusedError: If the folder holds the work of other settings, or if another process is
-                at work there.
+            RefusedError: If the folder holds work of another config or seed, or if another process
+                is at work there.
             Exception: Whatever else goes wrong; it is in ``failure.json`` as well. A training or
                 test that fails is a UsageError.
             Stopped: If the children were ended meanwhile.
@@ -135,26 +129,27 @@ class Job:
         environment = os.environ | {'OMP_NUM_THREADS': str(self.threads), 'PYTHONUNBUFFERED': '1'}
         if devices is not None or not self.gpus:
             environment['CUDA_VISIBLE_DEVICES'] = devices or ''
+        call = partial(self._call, children, environment)
         if node and node.rank:
             if not self.finished():
-                self._train_and_test(children, environment, node, None)
+                self._train_and_test(call, node)
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._alone() as lock:
             try:
                 cfg = load_row_config(self.row, self.overrides)
-                settings = self._check_settings(cfg)
+                begun = self._check_begun(cfg)
                 if self.finished():
                     return
                 (self.folder / FAILURE).unlink(missing_ok=True)
-                self._train_and_test(children, environment, node, lock)
-                self._record(cfg, settings)
+                self._train_and_test(partial(call, keep=(lock,)), node)
+                self._record(cfg, begun)
             except (RefusedError, Stopped):
                 raise
             except Exception as error:
                 text = str(error) if isinstance(error, UsageError) else repr(error)
                 with suppress(OSError, UsageError):  # a full disk keeps no failure from being told
-                    write_json(self.folder / FAILURE, dict(error=text, time=_now()))
+                    write_json(self.folder / FAILURE, dict(error=text, time=now()))
                 raise
 
     @contextmanager
@@ -169,9 +164,9 @@ class Job:
                 ) from error
             yield file.fileno()
 
-    def _check_settings(self, cfg: Config) -> dict[str, Any]:
-        """Note what decides the result, and refuse the work of other settings."""
-        settings = dict(
+    def _check_begun(self, cfg: Config) -> dict[str, Any]:
+        """Note what decides the result, and refuse work that was begun with something else."""
+        begun = dict(
             config=config_digest(cfg),
             seed=self.seed,
             processes=self.processes,
@@ -180,32 +175,29 @@ class Job:
         )
         path = self.folder / 'begun.json'
         if not path.exists():
-            write_json(path, settings)
+            write_json(path, begun)
         earlier = json.loads(path.read_text())
-        changed = [key for key in settings if settings[key] != earlier.get(key)]
+        changed = [key for key in begun if begun[key] != earlier.get(key)]
         if changed:
             raise RefusedError(
                 f'{self.folder} holds the work of another {", ".join(changed)}; results are never '
                 'overwritten: choose another --work-dir, or move that folder away'
             )
-        return settings
+        return begun
 
-    def _train_and_test(
-        self, children: Children, environment: dict[str, str], node: Node | None, lock: int | None
-    ) -> None:
-        suffix = f'.node{node.rank}' if node and node.rank else ''
+    def _train_and_test(self, call: Callable[..., None], node: Node | None) -> None:
+        first = not (node and node.rank)  # it alone keeps the books
+        suffix = '.log' if first else f'.node{node.rank}.log'
         trained = self.folder / 'trained'
         if not trained.exists():
             self.say('training')
-            log = self.folder / f'train{suffix}.log'
-            self._call(self.train_command(node), log, children, environment, lock)
-            if lock is not None:
-                trained.write_text(_now() + '\n')
-        if lock is not None:
+            call(self.train_command(node), self.folder / f'train{suffix}')
+            if first:
+                trained.write_text(f'{now()}\n')
+        if first:
             shutil.rmtree(self.folder / 'test', ignore_errors=True)
         self.say('testing')
-        log = self.folder / f'test{suffix}.log'
-        self._call(self.test_command(node), log, children, environment, lock)
+        call(self.test_command(node), self.folder / f'test{suffix}')
 
     def train_command(self, node: Node | None = None) -> list[str]:
         """Write the command of the training, which goes on where there is something to resume."""
@@ -237,13 +229,12 @@ class Job:
 
     def _call(
         self,
-        command: Sequence[str],
-        log: Path,
         children: Children,
         environment: dict[str, str],
-        lock: int | None,
+        command: Sequence[str],
+        log: Path,
+        keep: tuple[int, ...] = (),
     ) -> None:
-        keep = () if lock is None else (lock,)
         with log.open('a') as file, children.start(command, environment, keep) as process:
             for line in process.stdout:
                 file.write(line)
@@ -267,7 +258,15 @@ class Job:
             raise UsageError(f'{self.name}: the training left no checkpoint in {train}')
         return Path(found)
 
-    def _record(self, cfg: Config, settings: dict[str, Any]) -> None:
+    def _record(self, cfg: Config, begun: dict[str, Any]) -> None:
+        """Write the result.
+
+        It holds ``metrics`` (by column, in the column's unit), ``test`` (all that the test
+        reported), ``scalars`` (what the training logged, in order), ``config_dump`` and
+        ``checkpoint`` (both below the folder), ``batch`` (images of an update), ``starts`` (where
+        the training was started, and each resumption on another revision, device or version), and
+        of the last start device, versions and revision.
+        """
         reports = sorted((self.folder / 'test').glob('*/*.json'))
         if not reports:
             raise UsageError(f'{self.name}: the test left no result in {self.folder / "test"}')
@@ -290,17 +289,19 @@ class Job:
             config=self.row.config,
             config_dump=str(dump),
             checkpoint=str(self._checkpoint().relative_to(self.folder)),
-            settings=settings,
+            settings=begun,
             batch=images_per_update(cfg, self.processes),
             overrides=list(self.overrides),
             commands=[_shown(self.train_command()), _shown(self.test_command())],
             starts=starts,
             interruptions=len(logs) - 1,
-            finished=_now(),
+            finished=now(),
             threads=self.threads,
             **{key: value for key, value in starts[-1].items() if key not in ('command', 'time')},
         )
-        write_once(self.folder / RESULT, record)
+        if self.finished():
+            raise FileExistsError(f'{self.folder / RESULT} exists; results are never replaced')
+        write_json(self.folder / RESULT, record)
 
 
 def visible_gpus() -> list[str]:
@@ -317,14 +318,8 @@ def load_row_config(row: Row, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UsageError: If an entry is not of that form.
     """
-    entries = {}
-    for text in overrides:
-        key, sign, value = text.partition('=')
-        if not sign:
-            raise UsageError(f'--cfg-options takes KEY=VALUE, got {text!r}')
-        entries[key] = DictAction._parse_iterable(value)
     cfg = Config.fromfile(project_root() / row.config)
-    cfg.merge_from_dict(entries)
+    cfg.merge_from_dict(parse_cfg_options(overrides))
     return cfg
 
 
@@ -359,7 +354,3 @@ def _shown(command: Sequence[str]) -> str:
     """Write a command as one would type it at the root of the project."""
     root = str(project_root()) + os.sep
     return shlex.join(word.removeprefix(root) for word in ['python', *command[1:]])
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec='seconds')

@@ -92,13 +92,8 @@ def _draw(table: Table, pair: Sequence[Run], folder: Path, count: int) -> list[d
 
 
 def _load(run: Run) -> tuple[Config, torch.nn.Module, Any]:
-    config = run.folder / run.record['config_dump']
-    checkpoint = run.folder / run.record['checkpoint']
-    for path in (config, checkpoint):
-        if not path.is_file():
-            raise UsageError(f'{run.row}/seed{run.seed}: {path.name} is not there any more')
-    weights = load_from_local(str(checkpoint), map_location='cpu')
-    cfg = Config.fromfile(config)
+    weights = load_from_local(str(run.folder / run.record['checkpoint']), map_location='cpu')
+    cfg = Config.fromfile(run.folder / run.record['config_dump'])
     model, dataset = build(cfg)
     model.load_state_dict(weights['state_dict'])
     return cfg, model, dataset
@@ -174,12 +169,9 @@ def _strip(panels: Sequence[np.ndarray], truth: np.ndarray) -> np.ndarray:
     cv2.rectangle(wholes[0], *corners, (255, 255, 255), 2)
     windows = [np.ascontiguousarray(panel[top : top + h, left : left + w]) for panel in panels]
     zooms = [cv2.resize(window, size, interpolation=cv2.INTER_NEAREST) for window in windows]
-    strip = np.full((2 * size[1] + _GAP, len(panels) * (_WIDTH + _GAP) - _GAP, 3), 255, np.uint8)
-    for row, pictures in enumerate((wholes, zooms)):
-        for column, picture in enumerate(pictures):
-            y, x = row * (size[1] + _GAP), column * (_WIDTH + _GAP)
-            strip[y : y + size[1], x : x + _WIDTH] = picture
-    return strip
+    rows = [np.hstack(np.pad(row, ((0, 0), (0, _GAP), (0, _GAP), (0, 0)), constant_values=255))
+            for row in (wholes, zooms)]  # fmt: skip
+    return np.vstack(rows)[:-_GAP, :-_GAP]
 
 
 def _classes(meta: dict[str, Any]) -> dict[str, str]:

@@ -1,15 +1,13 @@
-"""What a run would do: jobs, data, hours and disk, without doing it."""
+"""What a run would do: jobs, data and hours, without doing it."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config
-
 from mmdysample.engine.data_check import check_data_paths
 from mmdysample.engine.errors import MissingDataError
+from mmdysample.engine.files import free_space
 from mmdysample.reproduce.batch import images_per_update
 from mmdysample.reproduce.job import Job, load_row_config
 from mmdysample.reproduce.results import find_runs
@@ -23,9 +21,6 @@ TFLOPS = 20.0
 
 A round figure for a data-centre GPU in mixed precision or TF32; cost scales with its inverse.
 """
-
-_STATES = {'SGD': 1, 'Adam': 2, 'AdamW': 2}
-_BYTES = 4
 
 
 def plan_table(
@@ -42,19 +37,15 @@ def plan_table(
     """
     left = sum(not job.finished() for job in jobs)
     hours, basis = _hours(table, work_dir, tflops)
-    cfg = load_row_config(table.baseline, jobs[0].overrides)
-    disk = _checkpoint_gb(table, cfg) * left
-    free = shutil.disk_usage(_existing(work_dir)).free / 1e9
-    missing = missing_data(table, jobs[0].overrides)
     shown = 'unknown' if hours is None else f'{hours * left:,.1f}'
+    missing = missing_data(table, jobs[0].overrides)
     lines = [
         f'{table.name}: {table.title}',
         f'  {len(jobs)} trainings, {len(jobs) - left} finished, {left} to run',
         f'  estimated device hours: {shown} ({basis})',
-        f'  checkpoints: about {disk:,.1f} GB; {free:,.0f} GB are free'
-        + ('  NOT ENOUGH' if disk > free else ''),
         f'  batch: {batch_note(jobs[0])}',
         f'  data: {missing or "there, or made when first used"}',
+        f'  disk: {free_space(work_dir)} are free',
     ]
     for job in jobs:
         state = 'finished' if job.finished() else 'to resume' if job.folder.exists() else 'to run'
@@ -74,11 +65,9 @@ def batch_note(job: Job) -> str:
         return note
     if images == job.table.batch:
         return f'{note}, as the schedule is made for'
-    remedy = (
-        'its learning rate is scaled'
-        if '--auto-scale-lr' in job.options
-        else ('its learning rate is not; --keep-batch or another number of GPUs would keep them')
-    )
+    remedy = 'its learning rate is not; --keep-batch or another number of GPUs would keep them'
+    if '--auto-scale-lr' in job.options:
+        remedy = 'its learning rate is scaled'
     return f'{note}, but the schedule is made for {job.table.batch}: {remedy}'
 
 
@@ -109,21 +98,3 @@ def _hours(table: Table, work_dir: Path, tflops: float) -> tuple[float | None, s
         f'{table.train["images"]:,.0f} images x {table.train["gmacs"]:g} GMACs x 2 x {PASSES} at '
         f'an assumed {tflops:g} TFLOP/s per GPU',
     )
-
-
-def _checkpoint_gb(table: Table, cfg: Config) -> float:
-    hook = cfg.default_hooks.get('checkpoint', {})
-    keep, interval = hook.get('max_keep_ckpts', -1), hook.get('interval', 1)
-    length = cfg.train_cfg.get('max_epochs') or cfg.train_cfg.get('max_iters', 1)
-    written = max(1, length // max(1, interval))
-    # One more than is kept exists for a moment.
-    count = written if keep < 1 else min(written, keep) + 1
-    params = table.train.get('params_m', 1.5) * 1e6
-    states = _STATES.get(cfg.optim_wrapper.optimizer.type, 2)
-    return params * _BYTES * (1 + states) * count / 1e9
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.absolute().parent
-    return path

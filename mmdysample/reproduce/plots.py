@@ -1,49 +1,43 @@
-"""Plots as SVG that stands in a page: its fonts, its text colour, no ids that clash."""
+"""Plots as SVG in an address: no font, style or name of theirs reaches the page around them."""
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 from collections.abc import Sequence
-from html import escape
 
 import matplotlib as mpl
 import pandas as pd
-from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from mmdysample.reproduce.results import Cell, Run
 from mmdysample.reproduce.tables import Table, column_label
+from mmdysample.upsamplers import upsampler_names
 
 GREY = '#868e99'
 _SUFFIXES = ('_r101', '_swin_b', '_swin_l')
 # Okabe and Ito's, told apart by the colour-blind, then darker ones of Tol's; each is legible on
 # white and on near-black.
-_COLOURS = {
-    **{'dysample': '#0077bb', 'dysample_s': '#56b4e9', 'dysample_plus': '#d55e00'},
-    **{'dysample_s_plus': '#cc79a7', 'carafe': '#e69f00', 'fade': '#009e73'},
-    **{'fade_lite': '#009e73', 'sapa_b': '#9a5fb0', 'sapa_i': '#9a5fb0', 'sapa_d': '#9a5fb0'},
-    **{'indexnet': '#999933', 'a2u': '#44aa99', 'deconv': '#b0563f'},
-    **{'pixel_shuffle': '#a6761d', 'freqfusion': '#c2509a', 'bilinear': GREY, 'nearest': GREY},
-    'lda_aqu': '#6b7a2f',
-}
-_INK = '#010203'  # stands for the page's text colour while matplotlib draws
+_COLOURS = '#e69f00 #a6761d #009e73 #b0563f #0077bb #d55e00 #56b4e9 #cc79a7 #999933 #44aa99 #9a5fb0'
+_COLOURS = _COLOURS.split()
+_INK = '#010203'  # stands for the colour of text while matplotlib draws
+_THEME = ':root{color:#1d2530}@media(prefers-color-scheme:dark){:root{color:#dfe5ec}}'
 _STYLE = {
     'svg.fonttype': 'none',
+    'svg.hashsalt': 'equal plots are equal files',
     'text.parse_math': False,  # a name may hold a dollar sign
     'font.size': 11,
     **{f'{part}.color': _INK for part in ('text', 'xtick', 'ytick', 'grid')},
     **{f'axes.{part}color': _INK for part in ('edge', 'label')},
     **{f'axes.spines.{side}': False for side in ('top', 'right')},
-    'axes.linewidth': 0.6,
-    'xtick.major.width': 0.6,
+    **dict.fromkeys(('axes.linewidth', 'grid.linewidth', 'xtick.major.width'), 0.6),
     'ytick.major.width': 0.6,
     'grid.alpha': 0.12,
-    'grid.linewidth': 0.6,
 }
 _POINTS = 150  # of a curve at most
-_REACH = 0.6  # what of wide intervals is drawn beyond all dots, in units of the dots' range
+_REACH = 0.6  # what of long intervals is drawn beyond all dots, in units of the dots' range
 
 
 def upsampler_of(row: str) -> str:
@@ -54,42 +48,40 @@ def upsampler_of(row: str) -> str:
 
 
 def styles(table: Table) -> dict[str, tuple[str, bool]]:
-    """Choose a colour for each row, and whether it is dashed because another has that colour."""
-    chosen: dict[str, tuple[str, bool]] = {}
+    """Choose a colour for each row, and whether it is dashed because another has that colour.
+
+    An upsampler has the same colour in all tables.
+    """
+    names, chosen = upsampler_names(), {}
     for row in table.rows:
-        colour = _COLOURS.get(upsampler_of(row), '#b0563f')
+        name = upsampler_of(row)
+        colour = _COLOURS[(names.index(name) if name in names else -1) % len(_COLOURS)]
         chosen[row] = colour, any(colour == other for other, _ in chosen.values())
-    chosen[table.baseline.name] = GREY, False
-    return chosen
+    return chosen | {table.baseline.name: (GREY, False)}
 
 
 def draw_plots(
     table: Table, runs: Sequence[Run], cells: dict[str, dict[str, Cell]]
-) -> list[tuple[str, Markup]]:
-    """Draw a table's plots as ``svg`` elements, each with its caption."""
-    key = f'{table.scale}-{table.name}'
+) -> list[tuple[str, str]]:
+    """Draw a table's plots: the caption and the address of each."""
     curves, label = learning_curves(table, runs), column_label(table.leading)[0]
-    epochs = any('epoch' in line for run in runs for line in run.record.get('scalars', []))
     many = any(len(cell.values) > 1 for row in cells.values() for cell in row.values())
     over = ': mean over seeds, and from the least to the greatest' if many else ''
     interval = ', the bar its 95 % interval' if many else ''
     published = '; diamonds: published' if table.scale == 'full' else ''
+    epochs = any('epoch' in line for run in runs for line in run.record.get('scalars', []))
     axis = 'epoch' if epochs else 'iteration'
     drawn = {
-        f'Every dot is a seed, the stroke their mean{interval}{published}.': dot_plot(
-            table, cells, f'dots-{key}'
-        ),
+        f'Every dot is a seed, the stroke their mean{interval}{published}.': dot_plot(table, cells),
         f'Loss in training, smoothed{over}.': curve_plot(
-            table, curves['loss'], f'loss-{key}', 'iteration', 'loss', log=True
+            table, curves['loss'], 'iteration', 'loss', log=True
         ),
-        f'{label} in validation{over}.': curve_plot(
-            table, curves['validation'], f'validation-{key}', axis, label
-        ),
+        f'{label} in validation{over}.': curve_plot(table, curves['validation'], axis, label),
     }
-    return [(caption, Markup(svg)) for caption, svg in drawn.items() if svg]
+    return [(caption, address) for caption, address in drawn.items() if address]
 
 
-def dot_plot(table: Table, cells: dict[str, dict[str, Cell]], key: str) -> str:
+def dot_plot(table: Table, cells: dict[str, dict[str, Cell]]) -> str:
     """Draw the leading metric: a dot for each seed, the mean, and its 95 % interval.
 
     Confirmed published values of the same scale stand beside it as diamonds. Empty if nothing was
@@ -115,8 +107,7 @@ def dot_plot(table: Table, cells: dict[str, dict[str, Cell]], key: str) -> str:
                 marks.append(cell.mean - cell.difference)
                 axes.plot(marks[-1:], [height], 'D', color=_INK, mfc='none', ms=6)
         if metric in cells[table.baseline.name]:
-            mean = cells[table.baseline.name][metric].mean
-            axes.axvline(mean, color=GREY, linewidth=0.8, linestyle=':')
+            axes.axvline(cells[table.baseline.name][metric].mean, color=GREY, lw=0.8, ls=':')
         axes.set_yticks(range(len(rows)), rows)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.tick_params(axis='y', length=0)
@@ -127,10 +118,10 @@ def dot_plot(table: Table, cells: dict[str, dict[str, Cell]], key: str) -> str:
             low, high = axes.get_xlim()
             axes.set_xlim(max(low, min(marks) - reach), min(high, max(marks) + reach))
         axes.locator_params(axis='x', nbins=6)
-        label, unit = column_label(metric)
+        label = ', '.join(filter(None, column_label(metric)))
         better = 'less' if table.metrics[metric].lower else 'more'
-        axes.set_xlabel(f'{label}{", " if unit else ""}{unit} ({better} is better)')
-        return _to_svg(figure, key, f'{label} of every row and seed')
+        axes.set_xlabel(f'{label} ({better} is better)')
+        return _to_address(figure)
 
 
 def learning_curves(table: Table, runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
@@ -142,36 +133,29 @@ def learning_curves(table: Table, runs: Sequence[Run]) -> dict[str, pd.DataFrame
         interruption counts as it was done last.
     """
     metric = table.metrics[table.leading]
-    lines = pd.DataFrame(
-        [
-            dict(row=run.row, seed=run.seed, step=line['step'], loss=line.get('loss'),
-                 validation=None if 'loss' in line else line.get(metric.key))
-            for run in runs
-            for line in run.record.get('scalars', [])
-            if 'step' in line
-        ],
-        columns=['row', 'seed', 'step', 'loss', 'validation'],
-    )  # fmt: skip
-    lines['validation'] = lines.validation.astype(float).where(lines.validation != -1)
-    lines['validation'] *= metric.times
+    logs = [
+        pd.DataFrame(run.record.get('scalars', [])).assign(row=run.row, seed=run.seed)
+        for run in runs
+    ]
+    lines = pd.concat([pd.DataFrame(), *logs])
     curves = {}
-    for name in ('loss', 'validation'):
-        found = lines.dropna(subset=name).drop_duplicates(['row', 'seed', 'step'], keep='last')
+    for name, key, times in (('loss', 'loss', 1), ('validation', metric.key, metric.times)):
+        found = lines.reindex(columns=['row', 'seed', 'step', key]).dropna()
+        found = found.rename(columns={key: name}).astype({name: float, 'step': float})
+        found = found[found[name] != -1].drop_duplicates(['row', 'seed', 'step'], keep='last')
         found = found.sort_values('step')
+        found[name] *= times
         if name == 'loss':  # averaged over a twentieth of the training
             found[name] = found.groupby(['row', 'seed'])[name].transform(
                 lambda loss: loss.rolling(len(loss) // 20 + 1, min_periods=1, center=True).mean()
             )
         over_seeds = found.groupby(['row', 'step'])[name].agg(['mean', 'min', 'max', 'count'])
-        over_seeds = over_seeds.reset_index()
-        seeds = over_seeds.groupby('row')['count'].transform('max')
-        curves[name] = over_seeds[over_seeds['count'] == seeds].drop(columns='count')
+        seeds = over_seeds['count'].groupby('row').transform('max')
+        curves[name] = over_seeds[over_seeds['count'] == seeds].reset_index().drop(columns='count')
     return curves
 
 
-def curve_plot(
-    table: Table, curves: pd.DataFrame, key: str, axis: str, label: str, log: bool = False
-) -> str:
+def curve_plot(table: Table, curves: pd.DataFrame, axis: str, label: str, log: bool = False) -> str:
     """Draw a curve for each row: the mean over seeds, and from the least to the greatest.
 
     Empty if there is no curve. Curves on a logarithmic scale have no marked points.
@@ -188,9 +172,7 @@ def curve_plot(
                     curve.step, curve['min'], curve['max'], color=colour, alpha=0.14, lw=0
                 )
             line, marker = '--' if dashed else '-', None if log else 'o'
-            axes.plot(
-                curve.step, curve['mean'], line, color=colour, lw=1.6, marker=marker, markersize=4
-            )
+            axes.plot(curve.step, curve['mean'], line, c=colour, lw=1.6, marker=marker, ms=4)
         if log:  # with plain numbers at round values
             axes.set_yscale('log')
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -200,32 +182,22 @@ def curve_plot(
         axes.locator_params(axis='x', nbins=6, integer=True)
         axes.set_xlabel(axis)
         axes.set_ylabel(label)
-        return _to_svg(figure, key, f'{label} by {axis}')
+        return _to_address(figure)
 
 
 def _new_plot(height: float):
-    """Make a figure of a height in inches, with nothing behind it."""
+    """Make a figure of a height in inches."""
     figure = Figure(figsize=(5.2, height), layout='constrained')
     axes = figure.subplots()
-    figure.patch.set_alpha(0)
     axes.patch.set_alpha(0)
     return figure, axes
 
 
-def _to_svg(figure: Figure, key: str, description: str) -> str:
-    """Write a plot without what reaches into the page around it: styles, fonts and ids."""
+def _to_address(figure: Figure) -> str:
+    """Write a plot into an address; its text is dark on a light page and light on a dark one."""
     text = io.StringIO()
-    with mpl.rc_context({'svg.hashsalt': key}):
-        figure.savefig(text, format='svg', metadata={'Date': None, 'Creator': None})
-    svg = text.getvalue()
-    svg = re.sub(r'<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->', '', svg, flags=re.DOTALL)
-    used = set(re.findall(r'#([^\s")]+)', svg))
-    svg = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else '', svg)
-    svg = re.sub(r'font: ([\d.]+px)[^;"]*', r'font-size: \1', svg)
-    svg = re.sub(r'(\d\.\d\d)\d+', r'\1', svg).replace(_INK, 'currentColor')
-    _, _, width, height = re.search(r'viewBox="([^"]+)"', svg)[1].split()
-    body = svg[svg.index('>', svg.index('<svg')) + 1 :].replace('xlink:href', 'href')
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(description)}" '
-        f'style="max-width:{1.33 * float(width):.0f}px">{body.strip()}'
-    )
+    figure.savefig(text, format='svg', transparent=True, metadata={'Date': None})
+    svg = text.getvalue().replace(_INK, 'currentColor').replace('</style>', f'{_THEME}</style>', 1)
+    svg = re.sub(r'(font: [\d.]+px)[^;"]*', r'\1 system-ui, sans-serif', svg)
+    svg = re.sub(r'(\d\.\d\d)\d+', r'\1', svg)  # a hundredth of a point is enough
+    return f'data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}'

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+from matplotlib.ticker import EngFormatter
 
 from mmdysample.engine.files import write_whole
 from mmdysample.engine.provenance import provenance
 from mmdysample.reproduce.cost import load_cost
 from mmdysample.reproduce.pictures import depth_gradient, draw_pictures, embedded
 from mmdysample.reproduce.plots import draw_plots, styles, upsampler_of
-from mmdysample.reproduce.results import (
-    BETTER,
-    WORSE,
-    Cell,
-    Run,
-    find_runs,
-    summarize,
-    write_json,
-)
+from mmdysample.reproduce.results import BETTER, WORSE, Cell, Run, find_runs, summarize
 from mmdysample.reproduce.tables import Row, Table, column_label, load_sources
 
 MEMBERS = ('dysample', 'dysample_s', 'dysample_plus', 'dysample_s_plus')
@@ -42,21 +35,20 @@ _ORIGINS = dict(
     overrides='sets of overrides',
     batch='numbers of images an update',
 )
+_HASH = re.compile(r'\b([0-9a-f]{12})[0-9a-f]{28}\b')
 
 
 @dataclass
 class Section:
     """What is known about one table: what became of its trainings, and their numbers.
 
-    Cells are by row and metric, costs by row. Warnings say what makes the numbers less comparable
-    than they look, the note why there are no pictures.
+    Cells are by row and metric, costs by row. The note says why there are no pictures.
     """
 
     table: Table
     runs: list[Run]
     cells: dict[str, dict[str, Cell]]
     costs: dict[str, dict[str, Any]]
-    warnings: list[str]
     pictures: list[dict[str, Any]]
     pictures_note: str
 
@@ -75,9 +67,13 @@ class Section:
         """Time of all trainings with a result."""
         return sum(run.record.get('training_seconds', 0) for run in self.finished)
 
+    def runs_of(self, row: Row) -> list[Run]:
+        """The runs of one row."""
+        return [run for run in self.runs if run.row == row.name]
+
     def state(self, row: Row) -> str:
         """Say in words how far a row is; empty if it has every seed that any row has."""
-        runs = [run for run in self.runs if run.row == row.name]
+        runs = self.runs_of(row)
         if not runs:
             return 'not run' if row.config else 'no implementation'
         finished = sum(run.state == 'finished' for run in runs)
@@ -92,6 +88,46 @@ class Section:
             found.setdefault(_words(run.record.get(key)), []).append(f'{run.row} seed {run.seed}')
         return found
 
+    @property
+    def warnings(self) -> list[str]:
+        """What makes the numbers less comparable than they look."""
+        warnings = []
+        for key, name in _ORIGINS.items():
+            groups = self.origins(key)
+            if len(groups) > 1:
+                shown = ' and '.join(f'{value} ({", ".join(g)})' for value, g in groups.items())
+                warnings.append(f'Results come from {len(groups)} {name}: {shown}.')
+        for run in self.finished:
+            for key in ('revision', 'device'):
+                found = dict.fromkeys(_words(s.get(key)) for s in run.record.get('starts', []))
+                if len(found) > 1:
+                    warnings.append(
+                        f'{run.row} seed {run.seed} was resumed with another {key}: '
+                        f'{", then ".join(found)}.'
+                    )
+        revisions = self.origins('revision').keys()
+        if any(name.endswith('-dirty') for name in revisions):
+            warnings.append(
+                'The code had changes that are in no revision when some results were made.'
+            )
+        if revisions and {_words(c.get('revision')) for c in self.costs.values()} - revisions:
+            warnings.append('Costs were measured at another revision than the results.')
+        batches = self.origins('batch').keys() - {_words(self.table.batch), 'unknown'}
+        if self.table.batch and batches:
+            warnings.append(
+                f'Updates had {" or ".join(sorted(batches))} images; the schedule is made for '
+                f'{self.table.batch}.'
+            )
+        return [_HASH.sub(r'\1', warning) for warning in warnings]
+
+    def member(self, name: str) -> str | None:
+        """Find a member of DySample among the rows that are compared with the first one."""
+        for row in self.table.rows.values():
+            base = self.table.compared_with(row)
+            if upsampler_of(row.name) == name and base is self.table.baseline:
+                return row.name
+        return None
+
 
 def gather(work_dir: Path, table: Table, pictures: Path, count: int) -> Section:
     """Gather what is known about a table, and draw so many pictures into a folder."""
@@ -103,52 +139,15 @@ def gather(work_dir: Path, table: Table, pictures: Path, count: int) -> Section:
         if all(base.get(key) == cost[key] for key in ('device', 'threads', 'image')):
             cost['latency_ratio'] = cost['latency_ms'] / base['latency_ms']
     drawn, note = draw_pictures(table, runs, pictures, count)
-    section = Section(table, runs, summarize(table, runs), costs, [], drawn, note)
-    section.warnings += _warnings(section)
-    return section
-
-
-def _warnings(section: Section) -> list[str]:
-    warnings = []
-    for key, what in _ORIGINS.items():
-        groups = section.origins(key)
-        if len(groups) > 1:
-            shown = ' and '.join(f'{_short(name)} ({", ".join(g)})' for name, g in groups.items())
-            warnings.append(f'Results come from {len(groups)} {what}: {shown}.')
-    for run in section.finished:
-        for key in ('revision', 'device'):
-            starts = [_short(_words(start.get(key))) for start in run.record.get('starts', [])]
-            if len(set(starts)) > 1:
-                changes = ', then '.join(dict.fromkeys(starts))
-                warnings.append(
-                    f'{run.row} seed {run.seed} was resumed with another {key}: {changes}.'
-                )
-    revisions = set(section.origins('revision'))
-    if any(name.endswith('-dirty') for name in revisions):
-        warnings.append('The code had changes that are in no revision when some results were made.')
-    measured = {_words(cost.get('revision')) for cost in section.costs.values()}
-    if revisions and measured - revisions:
-        warnings.append('Costs were measured at another revision than the results.')
-    batches = section.origins('batch').keys() - {_words(section.table.batch), 'unknown'}
-    if section.table.batch and batches:
-        warnings.append(
-            f'Updates had {" or ".join(sorted(batches))} images; the schedule is made for '
-            f'{section.table.batch}.'
-        )
-    return warnings
+    return Section(table, runs, summarize(table, runs), costs, drawn, note)
 
 
 def _words(value: Any) -> str:
     if isinstance(value, dict):
         return ', '.join(map(str, value.values()))
-    return ' '.join(map(str, value)) if isinstance(value, list) else str(value or 'unknown')
-
-
-def _short(name: str) -> str:
-    """Cut a revision to what tells it from others; leave other words as they are."""
-    head, dash, tail = name.partition('-')
-    is_hash = len(head) == 40 and all(letter in '0123456789abcdef' for letter in head)
-    return f'{head[:12]}{dash}{tail}' if is_hash else name or 'none'
+    if isinstance(value, list):
+        return ' '.join(map(str, value)) or 'none'
+    return str(value or 'unknown')
 
 
 def to_frame(sections: Sequence[Section]) -> pd.DataFrame:
@@ -156,189 +155,89 @@ def to_frame(sections: Sequence[Section]) -> pd.DataFrame:
 
     Returns:
         DataFrame: ``scale``, ``table``, ``row``, ``seed`` (of measured numbers alone), ``kind``
-        ('measured', 'cost' or 'published', which is of full scale), ``column``, ``value`` (of
-        published ones as printed), ``unit``, and of published ones ``status`` and ``source``.
+        ('measured', 'mean', 'gain', 'cost' or 'published', which is of full scale), ``column``,
+        ``value`` (of published ones as printed), ``band`` and ``verdict`` of means and gains (see
+        :class:`Cell`), ``unit``, and of published ones ``status`` and ``source``.
     """
     lines = []
     for section in sections:
         table = section.table
         head = dict(scale=table.scale, table=table.name)
         for run in section.finished:
-            measured = dict(head, row=run.row, seed=run.seed, kind='measured')
             for column, value in run.record['metrics'].items():
-                lines.append(dict(measured, column=column, value=value))
-        for row, cost in section.costs.items():
-            known = {column: cost[column] for column in COSTS if column in cost}
-            for column, value in known.items():
-                lines.append(dict(head, row=row, kind='cost', column=column, value=value))
+                own = dict(row=run.row, seed=run.seed, kind='measured', column=column)
+                lines.append(dict(head, **own, value=value))
         for row in table.rows.values():
+            own = dict(head, row=row.name)
+            for column, cell in section.cells[row.name].items():
+                line = dict(own, column=column)
+                lines.append(dict(line, kind='mean', value=cell.mean, band=cell.band))
+                if cell.verdict:
+                    line |= dict(kind='gain', verdict=cell.verdict)
+                    lines.append(dict(line, value=cell.gain, band=cell.gain_band))
+            cost = section.costs.get(row.name, {})
+            for column in [column for column in COSTS if column in cost]:
+                lines.append(dict(own, kind='cost', column=column, value=cost[column]))
             for column, number in row.published.items():
-                line = dict(head, scale='full', row=row.name, kind='published', column=column)
+                line = dict(own, scale='full', kind='published', column=column, value=number.value)
                 line['status'] = 'confirmed' if number.confirmed else 'recalled'
-                lines.append(dict(line, value=number.value, source=number.source))
-    columns = ['scale', 'table', 'row', 'seed', 'kind', 'column', 'value', 'unit']
-    frame = pd.DataFrame(lines, columns=[*columns, 'status', 'source'], dtype=object)
+                lines.append(dict(line, source=number.source))
+    columns = ['scale', 'table', 'row', 'seed', 'kind', 'column', 'value', 'band', 'verdict']
+    frame = pd.DataFrame(lines, columns=[*columns, 'unit', 'status', 'source'], dtype=object)
     frame['unit'] = frame['column'].map(lambda column: column_label(column)[1])
     return frame.astype({'seed': 'Int64'})
 
 
-def fixed(value: float, digits: int = 0) -> str:
+def fixed(value: float, digits: int = 0, sign: str = '') -> str:
     """Write a number with that many decimals, a true minus sign and no minus zero."""
-    text = f'{value:.{digits}f}'
-    return text.lstrip('-') if float(text) == 0 else text.replace('-', '−')
-
-
-def signed(value: float, digits: int) -> str:
-    """Write a difference: as :func:`fixed`, with a plus sign where it is above zero."""
-    text = fixed(value, digits)
-    return text if text.startswith('−') or float(text) == 0 else f'+{text}'
+    value = round(value, digits) + 0.0
+    return f'{value:{sign if value else ""}.{digits}f}'.replace('-', '−')
 
 
 def three_digits(value: float, unit: str = '') -> str:
-    """Write a cost to three digits; without a unit with K, M or G for large numbers."""
-    for letter, size in (('G', 1e9), ('M', 1e6), ('K', 1e3)):
-        if not unit and abs(value) >= 0.9995 * size:
-            return three_digits(value / size, letter)
-    if not unit:
-        return f'{value:.0f}'
-    whole = math.floor(math.log10(abs(float(f'{value:.3g}')))) + 1 if value else 1
-    return f'{value:.{min(max(3 - whole, 0), 3)}f} {unit}'
+    """Write a number to three digits, large and small ones with a letter such as k or m."""
+    return EngFormatter(unit)(float(f'{value:.3g}'))
 
 
-def duration(seconds: float) -> str:
-    """Write a time: seconds, minutes, or hours and minutes."""
-    if seconds < 90:
-        return f'{seconds:.0f} s'
-    minutes = round(seconds / 60)
-    return f'{minutes} min' if minutes < 120 else f'{minutes // 60} h {minutes % 60} min'
+def escaped(text: str) -> str:
+    """Keep text from being read as Markdown, and in its cell."""
+    return ' '.join(re.sub(r'([\\`*_\[\]<|])', r'\\\1', text).split())
 
 
-def to_markdown(sections: Sequence[Section], made: dict[str, Any]) -> str:
-    """Write the tables as Markdown."""
-    parts = [
-        '# Reproduced tables',
-        'Mean over seeds ± half of its 95 % confidence interval. A gain is paired by seed; it is '
-        'beyond noise if its interval excludes zero. † recalled from the paper, not read again.',
-    ]
-    for section in sections:
-        rows = section.table.rows.values()
-        parts.append(f'## {_safe(section.table.title)}')
-        parts += [f'**Mind:** {_safe(warning)}' for warning in section.warnings]
-        parts.append(_grid([_measured_line(section, row) for row in rows]))
-        published = [_published_line(section.table, row) for row in rows if row.published]
-        if published:
-            parts += ['As published at full scale:', _grid(published)]
-        if section.pictures_note:
-            parts.append(f'No pictures: {_safe(section.pictures_note)}')
-        for picture in section.pictures:
-            parts.append(f'![{_safe(" | ".join(picture["titles"]))}](pictures/{picture["file"]})')
-        parts.append(
-            f'{len(section.finished)} of {len(section.runs)} runs finished, '
-            f'{duration(section.training_seconds)} of training.'
-        )
-        told = {key: '; '.join(section.origins(key)) for key in _ORIGINS if section.finished}
-        parts.append('\n'.join(f'- {key}: {_safe(words)}' for key, words in told.items()))
-    parts.append(f'Written {made["time"]} by `{made["command"]}`, revision {made["revision"]}.')
-    return '\n\n'.join(part for part in parts if part) + '\n'
-
-
-def _measured_line(section: Section, row: Row) -> dict[str, str]:
-    table = section.table
-    runs = [run for run in section.runs if run.row == row.name]
-    line = {'upsampler': row.name, 'seeds': str(sum(run.state == 'finished' for run in runs))}
-    for column, metric in table.metrics.items():
-        cell = section.cells[row.name].get(column)
-        label = column_label(column)[0]
-        heading = _heading(column) + (' (less is better)' if metric.lower else '')
-        line[heading] = _with_band(cell and cell.mean, cell and cell.band, metric.digits, fixed)
-        gain = _with_band(cell and cell.gain, cell and cell.gain_band, metric.digits, signed)
-        line[f'gain in {label}'] = f'{gain} ({cell.verdict})' if cell and cell.verdict else gain
-        if table.scale == 'full':
-            line[f'published {label}'] = _printed(row, column)
-            difference = cell.difference if cell else None
-            line[f'{label} − published'] = _with_band(difference, None, metric.digits, signed)
-    cost = section.costs.get(row.name)
-    if section.costs:
-        line['latency'] = three_digits(cost['latency_ms'], 'ms') if cost else '–'
-        line['upsamplers’ parameters'] = three_digits(cost['upsampler_params']) if cost else '–'
-        line['upsamplers’ MACs'] = three_digits(cost['upsampler_macs']) if cost else '–'
-    errors = [f'seed {run.seed}: {run.error.splitlines()[0]}' for run in runs if run.error]
-    line['state'] = '; '.join(filter(None, [section.state(row), *errors]))
-    return line
-
-
-def _published_line(table: Table, row: Row) -> dict[str, str]:
-    return {'upsampler': row.name} | {_heading(c): _printed(row, c) for c in table.columns}
-
-
-def _with_band(
-    mean: float | None, band: float | None, digits: int, write: Callable[[float, int], str]
-) -> str:
-    if mean is None:
-        return '–'
-    return write(mean, digits) + ('' if band is None else f' ± {fixed(band, digits)}')
-
-
-def _heading(column: str) -> str:
-    label, unit = column_label(column)
-    return f'{label}, {unit}' if unit else label
-
-
-def _printed(row: Row, column: str) -> str:
-    number = row.published.get(column)
-    return '–' if number is None else f'{number.value}{"" if number.confirmed else " †"}'
-
-
-def _grid(lines: Any) -> str:
-    frame = pd.DataFrame(lines).rename(columns=_safe).map(_safe)
-    align = ['left', *['right'] * (len(frame.columns) - 1)]
-    return frame.to_markdown(index=False, disable_numparse=True, colalign=align)
-
-
-def _safe(text: str) -> str:
-    """Keep text from being read as markup, and in its cell."""
-    for mark in '\\`*_[]<|':
-        text = text.replace(mark, f'\\{mark}')
-    return ' '.join(text.split())
-
-
-def to_html(sections: Sequence[Section], made: dict[str, Any], pictures: Path) -> str:
-    """Write the page. It needs no other file and no network."""
-    folder = Path(__file__).parent
+def render(template: str, sections: Sequence[Section], made: dict[str, Any], pictures: Path) -> str:
+    """Fill in ``report.html`` or ``report.md``. The page needs no other file and no network."""
     environment = Environment(
-        loader=FileSystemLoader(folder), autoescape=True, lstrip_blocks=True, trim_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=select_autoescape(),
+        lstrip_blocks=True,
+        trim_blocks=True,
     )
     environment.filters |= dict(
-        fixed=fixed, signed=signed, cost=three_digits, duration=duration, label=column_label
+        fixed=fixed,
+        signed=partial(fixed, sign='+'),
+        cost=three_digits,
+        duration=lambda seconds: str(timedelta(seconds=round(seconds))),
+        label=column_label,
+        escaped=escaped,
     )
-    return environment.get_template('page.html').render(
+    return environment.get_template(template).render(
         sections=sections,
         made=made,
-        css=Markup((folder / 'page.css').read_text(encoding='utf-8')),
         sources=load_sources(),
         members=MEMBERS,
-        member_row=_member_row,
         styles=styles,
         plots=lambda section: draw_plots(section.table, section.runs, section.cells),
         sources_of=lambda row: dict.fromkeys((n.source, n.note) for n in row.published.values()),
         embedded=lambda picture: embedded(pictures / picture['file']),
         depth_gradient=depth_gradient,
+        origins=_ORIGINS,
         BETTER=BETTER,
         WORSE=WORSE,
     )
 
 
-def _member_row(section: Section, member: str) -> str | None:
-    """Find a member of DySample among the rows that are compared with the first one."""
-    for row in section.table.rows.values():
-        base = section.table.compared_with(row)
-        if upsampler_of(row.name) == member and base is section.table.baseline:
-            return row.name
-    return None
-
-
 def write_report(work_dir: Path, tables: Sequence[Table], out: Path, *, pictures: int = 3) -> Path:
-    """Write ``report.html``, ``report.md``, ``report.csv`` and ``report.json``.
+    """Write ``report.html``, ``report.md`` and ``report.csv``.
 
     Args:
         work_dir (Path): Folder of all results; it need not exist.
@@ -352,26 +251,9 @@ def write_report(work_dir: Path, tables: Sequence[Table], out: Path, *, pictures
     Raises:
         UnwritableFileError: If a file can't be written. Each is the old or the new one, whole.
     """
-    work_dir, out = Path(work_dir), Path(out)
-    made = dict(provenance(), time=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
+    work_dir, out, made = Path(work_dir), Path(out), provenance()
     sections = [gather(work_dir, table, out / 'pictures', pictures) for table in tables]
-    page = out / 'report.html'
-    write_json(page.with_suffix('.json'), _plain(sections, made, work_dir))
-    files = {
-        '.csv': to_frame(sections).to_csv(index=False),
-        '.md': to_markdown(sections, made),
-        '.html': to_html(sections, made, out / 'pictures'),
-    }
-    for suffix, text in files.items():
-        write_whole(page.with_suffix(suffix), text.encode())
-    return page
-
-
-def _plain(sections: Sequence[Section], made: dict[str, Any], work_dir: Path) -> dict[str, Any]:
-    """Turn a report into plain types, without what the trainings logged."""
-    plain = [asdict(section) for section in sections]
-    for section in plain:
-        for run in section['runs']:
-            run['record'].pop('scalars', None)
-            run['folder'] = str(run['folder'].relative_to(work_dir))
-    return dict(made=made, sources=load_sources(), sections=plain)
+    write_whole(out / 'report.csv', to_frame(sections).to_csv(index=False).encode())
+    for name in ('report.md', 'report.html'):
+        write_whole(out / name, render(name, sections, made, out / 'pictures').encode())
+    return out / 'report.html'

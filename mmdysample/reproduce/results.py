@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 
 from mmdysample.engine.errors import UsageError
-from mmdysample.engine.files import write_whole
 from mmdysample.reproduce.tables import Table
 
 RESULT, FAILURE, COST = 'result.json', 'failure.json', 'cost.json'
@@ -26,12 +25,7 @@ class Run:
     """A training and its test, whatever became of them.
 
     The state is 'finished', 'failed', 'damaged' (its result cannot be used) or 'unfinished'. The
-    record is the whole ``result.json`` of a finished run: ``metrics`` (by column, in the column's
-    unit), ``test`` (all that the test reported), ``scalars`` (what the training logged, in order),
-    ``training_seconds``, ``config_dump`` and ``checkpoint`` (both below the folder), ``settings``,
-    ``batch`` (images of an update), ``overrides``, ``commands``, ``starts`` (where the training
-    was started, and each resumption on another revision, device or version), ``interruptions``,
-    ``finished`` (UTC), device and versions.
+    record is the whole ``result.json`` of a finished run, as :meth:`Job._record` writes it.
     """
 
     row: str
@@ -87,17 +81,13 @@ def find_runs(work_dir: Path, table: Table) -> list[Run]:
 def _read_run(work_dir: Path, table: Table, row: str, seed: int) -> Run:
     folder = run_folder(work_dir, table, row, seed)
     state, record, error = 'unfinished', {}, ''
-    if (folder / RESULT).exists():
-        try:
+    try:
+        if (folder / RESULT).exists():
             state, record = 'finished', read_result(folder / RESULT, row, seed)
-        except UsageError as damage:
-            state, error = 'damaged', str(damage)
-    elif (folder / FAILURE).exists():
-        state = 'failed'
-        try:
-            error = str(json.loads((folder / FAILURE).read_text())['error']).strip()
-        except (OSError, ValueError, KeyError, TypeError):
-            error = f'{folder / FAILURE} cannot be read'
+        elif (folder / FAILURE).exists():
+            state, error = 'failed', json.loads((folder / FAILURE).read_text())['error'].strip()
+    except (UsageError, OSError, ValueError, KeyError, TypeError) as damage:
+        state, error = 'damaged', str(damage)
     return Run(row, seed, state, folder, record, error.replace(f'{work_dir}/', ''))
 
 
@@ -120,32 +110,6 @@ def read_result(path: Path, row: str, seed: int) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f'{path} is damaged ({error!r}); move it away to run again') from error
     return record
-
-
-def write_once(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a JSON file that does not exist yet; it appears whole or not at all.
-
-    The caller holds the lock of the folder, so that nobody else writes the file meanwhile.
-
-    Raises:
-        FileExistsError: If there is such a file. It stays as it is.
-        ValueError: If a number is not finite.
-        UnwritableFileError: If it can't be written.
-    """
-    if path.exists():
-        raise FileExistsError(f'{path} exists, and results are never replaced')
-    write_json(path, record)
-
-
-def write_json(path: Path, record: Any) -> None:
-    """Write a JSON file; its name leads to the old content or to the new one at any moment.
-
-    Raises:
-        ValueError: If a number is not finite.
-        UnwritableFileError: If it can't be written.
-    """
-    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-    write_whole(path, f'{text}\n'.encode())
 
 
 def metrics_of(table: Table, test: Mapping[str, float]) -> dict[str, float]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import queue
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from mmdysample.engine.errors import UsageError
 from mmdysample.reproduce.children import Children, die_with_parent
@@ -68,7 +69,7 @@ def run_all(
     failures: dict[str, str] = {}
     children = Children()
     left = {job.name for job in jobs if not job.finished()}
-    start, done, begun = time.monotonic(), 0, len(left)
+    start, begun = time.monotonic(), len(left)
 
     def work(job: Job) -> None:
         names = free.get()
@@ -80,23 +81,19 @@ def run_all(
     with _terminate_as_interrupt(), ThreadPoolExecutor(len(devices)) as pool:
         waiting = {pool.submit(work, job): job for job in jobs}
         try:
-            while waiting:
-                finished, _ = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    job = waiting.pop(future)
-                    done += 1
-                    error = future.exception()
-                    if error is not None:
-                        known = isinstance(error, UsageError)
-                        failures[job.name] = str(error) if known else repr(error)
-                        say(f'FAILED {error if known else f"{job.name}: {error!r}"}')
-                    elif job.name not in left:
-                        job.say(f'kept; {done} of {len(jobs)}')
-                        continue
-                    left.discard(job.name)
-                    minutes = (time.monotonic() - start) / 60 * len(left) / (begun - len(left))
-                    if error is None:
-                        job.say(f'finished; {done} of {len(jobs)}, about {minutes:.0f} min left')
+            for done, future in enumerate(as_completed(waiting), start=1):
+                job, error = waiting[future], future.exception()
+                if error is None and job.name not in left:
+                    job.say(f'kept; {done} of {len(jobs)}')
+                    continue
+                left.discard(job.name)
+                minutes = (time.monotonic() - start) / 60 * len(left) / max(1, begun - len(left))
+                if error is None:
+                    job.say(f'finished; {done} of {len(jobs)}, about {minutes:.0f} min left')
+                else:
+                    known = isinstance(error, UsageError)
+                    failures[job.name] = str(error) if known else repr(error)
+                    say(f'FAILED {error if known else f"{job.name}: {error!r}"}')
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             children.end()
@@ -124,10 +121,9 @@ def measure_costs(jobs: Sequence[Job], devices: str, say: Callable[[str], None])
     They are measured in one process beside this one, so that no memory of a GPU stays taken. A
     model that cannot be measured is told and keeps no other from being measured.
     """
-    rows = {(job.table.name, job.row.name): job for job in jobs}
-    context, prepare = multiprocessing.get_context('spawn'), (_prepare_measurement, (devices,))
-    pool = ProcessPoolExecutor(1, context, *prepare)
-    for job in rows.values():
+    spawn = partial(ProcessPoolExecutor, 1, get_context('spawn'), _prepare, (devices,))
+    pool = spawn()
+    for job in {(job.table.name, job.row.name): job for job in jobs}.values():
         try:
             cfg = load_row_config(job.row, job.overrides)
             known = load_cost(job.work_dir, job.table, job.row.name)
@@ -137,17 +133,16 @@ def measure_costs(jobs: Sequence[Job], devices: str, say: Callable[[str], None])
                 pool.submit(measure_cost, *arguments).result()
         except Exception as error:  # whatever a model or its data may raise
             say(f'no cost of {job.table.name}/{job.row.name}: {error!r}')
-            if isinstance(error, BrokenProcessPool):  # the model took its process with it
-                pool = ProcessPoolExecutor(1, context, *prepare)
+            pool = spawn() if isinstance(error, BrokenExecutor) else pool  # its process died
     pool.shutdown()
 
 
-def _prepare_measurement(devices: str) -> None:
+def _prepare(devices: str) -> None:
     die_with_parent()
     os.environ['CUDA_VISIBLE_DEVICES'] = devices
 
 
-def submit(jobs: Sequence[Job], folder: Path, options: dict[str, str]) -> list[str]:
+def submit(jobs: Sequence[Job], folder: Path, options: dict[str, Any]) -> list[str]:
     """Submit jobs as one Slurm array, a task for each, by submitit.
 
     A task that reaches its time limit or is preempted is queued again and goes on from its last
@@ -156,7 +151,7 @@ def submit(jobs: Sequence[Job], folder: Path, options: dict[str, str]) -> list[s
     Args:
         jobs (Sequence[Job]): What to run; all have as many GPUs.
         folder (Path): Where submitit writes its scripts and logs.
-        options (dict[str, str]): Parameters of submitit's Slurm executor, such as ``partition``.
+        options (dict): Parameters of submitit's Slurm executor, such as ``partition``.
 
     Returns:
         list[str]: Slurm's numbers of the tasks.

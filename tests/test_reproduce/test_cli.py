@@ -41,7 +41,7 @@ def _elsewhere(tmp_path, monkeypatch):
         (['run', 'segformer', '--seeds', '0'], '--seeds must be at least 1, got 0'),
         (['run', 'segformer', '--scale', 'huge'], "invalid choice: 'huge'"),
         (['run', 'segformer', '--keep-batch', '--auto-scale-lr'], 'exclude each other'),
-        (['run', 'segformer', '--slurm-options', 'gpu'], 'takes KEY=VALUE'),
+        (['run', 'segformer', '--slurm-options', 'gpu'], '--slurm-options: gpu must be KEY=VALUE'),
     ],
 )
 def test_bad_arguments_are_refused(arguments, complaint, capsys):

@@ -53,6 +53,15 @@ def test_a_finished_job_is_kept(make_job):
     assert again.calls == [] and (job.folder / 'result.json').read_bytes() == before
 
 
+def test_a_result_is_never_replaced(make_job):
+    """Not even by a training that somebody else finished meanwhile in the same folder."""
+    test = TEST + "(folder.parents[1] / 'result.json').write_text('{}')\n"
+    job = make_job(test=test)
+    with pytest.raises(FileExistsError, match='results are never replaced'):
+        job.run()
+    assert result_of(job) == {}
+
+
 def test_a_failed_job_says_why_and_is_tried_again(make_job):
     job = make_job(train="print('no more memory'); raise SystemExit(3)")
     with pytest.raises(UsageError, match=r'(?s)seed 0: exit status 3; .*train\.log.*no more mem'):
@@ -78,7 +87,7 @@ NO_CHECKPOINT = TRAIN.replace("'last_checkpoint'", "'first_checkpoint'")
         (dict(test=BROKEN), 'JSONDecodeError'),
         (dict(train=NO_CONFIG), 'the training left no config'),
         (dict(train=NO_CHECKPOINT), 'the training left no checkpoint'),
-        (dict(overrides=('nonsense',)), 'takes KEY=VALUE'),
+        (dict(overrides=('nonsense',)), 'nonsense must be KEY=VALUE'),
     ],
 )
 def test_every_error_leaves_a_failure(make_job, scripts, message):

@@ -128,8 +128,7 @@ def test_the_page_embeds_its_pictures(tmp_path, data_root):
     page = write_report(tmp_path, [table], tmp_path / 'out', pictures=1)
     source = page.read_text()
     assert source.count('<img src="data:image/webp;base64,') == source.count('<img') == 1
-    report = json.loads(page.with_suffix('.json').read_text())
-    (picture,) = report['sections'][0]['pictures']
+    (picture,), _ = draw_pictures(table, find_runs(tmp_path, table), tmp_path / 'again', 1)
     near, far = picture['depth_range']
     assert f'<span>{near:.2f} m</span>' in source and f'<span>{far:.2f} m</span>' in source
     assert picture['file'] in page.with_suffix('.md').read_text()
@@ -152,8 +151,8 @@ def test_what_keeps_pictures_from_being_drawn_is_said(tmp_path, data_root):
     assert 'No pictures: ' in page.read_text() and 'was not loaded' in page.read_text()
     assert not trace.exists()
     checkpoint.unlink()
-    found = draw_pictures(table, find_runs(tmp_path, table), tmp_path / 'out', 1)
-    assert found == ([], 'dysample/seed0: last.pth is not there any more')
+    found, reason = draw_pictures(table, find_runs(tmp_path, table), tmp_path / 'out', 1)
+    assert found == [] and reason == f'checkpoint {checkpoint} does not exist'
 
 
 def test_the_rows_to_show():

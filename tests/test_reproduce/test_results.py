@@ -14,6 +14,7 @@ pytest.importorskip('pandas')
 from fabricated import AP, fill, make_table, put_result
 
 from mmdysample.engine.errors import UsageError
+from mmdysample.engine.files import write_json
 from mmdysample.reproduce.results import (
     find_runs,
     mean_and_band,
@@ -21,7 +22,6 @@ from mmdysample.reproduce.results import (
     read_result,
     run_folder,
     summarize,
-    write_once,
 )
 from mmdysample.reproduce.tables import Metric, load_tables
 
@@ -36,14 +36,12 @@ def deviation(values) -> float:
     return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
-def test_a_result_is_never_replaced_and_none_is_half_written(tmp_path):
+def test_a_number_that_is_not_finite_is_not_written(tmp_path):
     path = tmp_path / 'result.json'
     with pytest.raises(ValueError, match='not JSON compliant'):
-        write_once(path, dict(ap=math.nan))
+        write_json(path, dict(ap=math.nan))
     assert not list(tmp_path.iterdir())
-    write_once(path, dict(ap=1))
-    with pytest.raises(FileExistsError):
-        write_once(path, dict(ap=2))
+    write_json(path, dict(ap=1))
     assert json.loads(path.read_text()) == dict(ap=1)
     assert [file.name for file in tmp_path.iterdir()] == ['result.json']
 
