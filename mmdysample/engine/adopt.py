@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import io
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from importlib import import_module
 from itertools import product
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,10 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmdysample.engine.checkpoint import load_from_local
+from mmdysample.engine.checkpoint import load_from_local, save_whole, weights_of
 from mmdysample.engine.errors import RefusedCheckpointError, UsageError
 from mmdysample.engine.files import write_whole
-from mmdysample.engine.launch import check_checkpoint_exists, load_config, run_tool
+from mmdysample.engine.launch import read_config, run_tool
 from mmdysample.upsamplers import DySample, build_upsampler
 
 TOLERANCE = 1e-4
@@ -97,7 +96,7 @@ def adopt(
         found = ', '.join(path for path, _ in _parts(cfg.model)) or 'none'
         wanted = ', '.join(where) or 'any part of the model'
         raise UsageError(f'{wanted} has no upsampler to take {upsample}; parts that have: {found}')
-    trained = _load(_build(cfg.model), state)
+    trained = _load(cfg.model, state)
     records = _record(trained, cfg, list(parts))
     adopted = [_adopt_part(cfg, state, upsample, path, records[path]) for path in parts]
     model_cfg = deepcopy(cfg.model)
@@ -111,7 +110,7 @@ def adopt(
     imports = dict(cfg.get('custom_imports') or dict(imports=[]))
     imports['imports'] = sorted({*imports['imports'], 'mmdysample'})
     new.custom_imports = imports
-    return new, _load(_build(model_cfg), state, upsamplers_are_new=True).state_dict(), adopted
+    return new, _load(model_cfg, state, upsamplers_are_new=True).state_dict(), adopted
 
 
 def _parts(model_cfg: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
@@ -169,7 +168,7 @@ def _adopt_part(
         model_cfg = deepcopy(cfg.model)
         _replace(model_cfg, path, new)
         try:
-            model = _load(_build(model_cfg), state, upsamplers_are_new=True)
+            model = _load(model_cfg, state, upsamplers_are_new=True)
         except ValueError as error:  # channels that cannot be divided as the type wants
             reason = str(error)
             continue
@@ -250,13 +249,11 @@ def _tensors(output: Any) -> Iterator[Tensor]:
             yield from _tensors(entry)
 
 
-def _build(model_cfg: ConfigDict) -> nn.Module:
-    return MODELS.build(deepcopy(model_cfg)).eval()
-
-
 def _load(
-    model: nn.Module, state: Mapping[str, Tensor], upsamplers_are_new: bool = False
+    model_cfg: ConfigDict, state: Mapping[str, Tensor], upsamplers_are_new: bool = False
 ) -> nn.Module:
+    """Build a model in evaluation mode, with weights that must be all of it."""
+    model = MODELS.build(deepcopy(model_cfg)).eval()
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:  # weights of other shapes
@@ -301,16 +298,12 @@ def _nodes(node: Any) -> Iterator[ConfigDict]:
 
 
 def _get(model_cfg: ConfigDict, path: str) -> ConfigDict:
-    for key in path.split('.'):
-        model_cfg = model_cfg[key]
-    return model_cfg
+    return reduce(getitem, filter(None, path.split('.')), model_cfg)
 
 
 def _replace(model_cfg: ConfigDict, path: str, new: Mapping[str, Any]) -> None:
-    *parents, last = path.split('.')
-    for key in parents:
-        model_cfg = model_cfg[key]
-    model_cfg[last] = new
+    parent, _, last = path.rpartition('.')
+    _get(model_cfg, parent)[last] = new
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -329,32 +322,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> None:
-    check_checkpoint_exists(args.checkpoint)
-    cfg = load_config(
-        argparse.Namespace(
-            config=args.config, cfg_options=None, work_dir=None, launcher='none', local_rank=0
-        )
-    )
+    cfg = read_config(args.config)
     checkpoint = load_from_local(args.checkpoint, map_location='cpu')
-    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
-    if not isinstance(state, Mapping):
-        raise RefusedCheckpointError(f'{args.checkpoint} holds no state dict')
-    new, weights, adopted = adopt(cfg, state, args.upsample, args.where)
+    new, weights, adopted = adopt(cfg, weights_of(checkpoint), args.upsample, args.where)
     stem = f'{Path(args.config).stem}_{args.upsample.replace("_", "-")}'
     config, target = args.out / f'{stem}.py', args.out / f'{stem}.pth'
     meta = {k: v for k, v in checkpoint.get('meta', {}).items() if k in ('dataset_meta', 'epoch')}
-    buffer = io.BytesIO()
-    torch.save(dict(state_dict=weights, meta=meta), buffer)
-    write_whole(target, buffer.getvalue())
+    save_whole(dict(state_dict=weights, meta=meta), target)
     new.load_from, new.resume = str(target), False
     new.work_dir = str(args.out)
     write_whole(config, new.pretty_text.encode())
     for part in adopted:
-        sys.stdout.write(
+        print(
             f'{part.path}: {part.cfg["type"]} starts as {part.init}; its outputs are the old ones '
-            f'within {part.exact:.1e} of their deviation, with random offsets {part.random:.1e}\n'
+            f'within {part.exact:.1e} of their deviation, with random offsets {part.random:.1e}'
         )
-    sys.stdout.write(f'Train on with: python tools/train.py {config}\n')
+    print(f'Train on with: python tools/train.py {config}')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

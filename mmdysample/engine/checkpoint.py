@@ -9,6 +9,7 @@ a refusal.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ import torch
 from torch import nn
 
 from mmdysample.engine.errors import MissingDataError, RefusedCheckpointError, UsageError
+from mmdysample.engine.files import write_whole
 
 #: Both names of numpy's private module: files written under numpy 1 say the first.
 _NUMPY_CORE_NAMES = ('numpy.core', 'numpy._core')
@@ -100,16 +102,28 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
             f'weights and training state: {reason}. Nothing in it was executed. If you trust its '
             'origin, allow the types that it needs with torch.serialization.add_safe_globals.'
         ) from error
-    if not isinstance(_weights(checkpoint), Mapping):
+    if not isinstance(weights_of(checkpoint), Mapping):
         raise RefusedCheckpointError(
             f'checkpoint {filename} holds no weights by name: '
             + (
-                f'its state_dict is of type {type(_weights(checkpoint)).__name__}'
+                f'its state_dict is of type {type(weights_of(checkpoint)).__name__}'
                 if isinstance(checkpoint, Mapping)
                 else f'it is of type {type(checkpoint).__name__}'
             )
         )
     return checkpoint
+
+
+def weights_of(checkpoint: Any) -> Any:
+    """The weights by name: under ``state_dict``, or the checkpoint itself."""
+    return checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
+
+
+def save_whole(checkpoint: Mapping, path: str | Path) -> None:
+    """Write a checkpoint as :func:`mmdysample.engine.files.write_whole` does."""
+    buffer = io.BytesIO()
+    torch.save(dict(checkpoint), buffer)
+    write_whole(path, buffer.getvalue())
 
 
 def check_weights(model: nn.Module, checkpoint: Mapping, name: str) -> None:
@@ -125,7 +139,7 @@ def check_weights(model: nn.Module, checkpoint: Mapping, name: str) -> None:
     """
     wanted = {_bare(key): value.shape for key, value in model.named_parameters()}
     found = {
-        _bare(key): getattr(value, 'shape', None) for key, value in _weights(checkpoint).items()
+        _bare(key): getattr(value, 'shape', None) for key, value in weights_of(checkpoint).items()
     }
     for part, prefix in (('model', ''), ("model's backbone", 'backbone.')):
         names = [key for key in wanted if key.startswith(prefix)]
@@ -197,10 +211,6 @@ def require_safe_loading() -> None:
     torch.serialization.add_safe_globals(mmengine_safe_globals())
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
-
-
-def _weights(checkpoint: Any) -> Any:
-    return checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
 
 
 def _bare(name: str) -> str:

@@ -10,24 +10,20 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import Tensor, nn
 
-from mmdysample.engine.checkpoint import load_from_local
+from mmdysample.engine.checkpoint import load_from_local, save_whole, weights_of
 from mmdysample.engine.errors import RefusedCheckpointError, UsageError
-from mmdysample.engine.files import write_whole
 from mmdysample.engine.launch import mistakes_explained, read_config, run_tool
 from mmdysample.version import __version__
 
@@ -144,22 +140,19 @@ def convert_checkpoint(
     if os.path.realpath(source) == os.path.realpath(target):
         raise UsageError(f'{target} is the source: write to another file')
     checkpoint = load_from_local(source, map_location='cpu')
+    state = weights_of(checkpoint)
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise RefusedCheckpointError('the file holds no state_dict of tensors')
     cfg = read_config(config)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
         with mistakes_explained():
             model = MODELS.build(cfg.model)
-        conversion = convert_state_dict(_state_of(checkpoint), model, unused)
+        conversion = convert_state_dict(state, model, unused)
         meta = _metadata(checkpoint.get('meta') or {}, cfg)
-    meta['converted_from'] = dict(name=Path(source).name, sha256=_digest(source))
-    _save_whole(dict(meta=meta, state_dict=conversion.state_dict), target)
+    digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    meta['converted_from'] = dict(name=Path(source).name, sha256=digest)
+    save_whole(dict(meta=meta, state_dict=conversion.state_dict), target)
     return conversion
-
-
-def _state_of(checkpoint: Any) -> Mapping[str, Tensor]:
-    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise RefusedCheckpointError('the file holds no state_dict of tensors')
-    return state
 
 
 def _renumbered(
@@ -206,20 +199,6 @@ def _metadata(meta: Mapping[str, Any], cfg: Config) -> dict[str, Any]:
     )
 
 
-def _save_whole(checkpoint: dict[str, Any], target: str) -> None:
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
-    write_whole(target, buffer.getvalue())
-
-
-def _digest(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        for block in iter(partial(file.read, 2**20), b''):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _listed(title: str, names: Sequence[str], most: int = 8) -> str:
     if not names:
         return ''
@@ -247,7 +226,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def _run(args: argparse.Namespace) -> None:
     conversion = convert_checkpoint(args.config, args.source, args.target, args.unused_upsampler)
-    sys.stdout.write(conversion.report() + '\n')
+    print(conversion.report())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

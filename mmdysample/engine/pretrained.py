@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -19,9 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmdysample.engine.checkpoint import load_from_local
+from mmdysample.engine.checkpoint import load_from_local, save_whole
 from mmdysample.engine.errors import MissingDataError, RefusedCheckpointError
-from mmdysample.engine.files import write_whole
 from mmdysample.engine.launch import run_tool
 
 FILE_NAME = 'mobilenet_v2-b0353104.pth'
@@ -107,12 +104,8 @@ def write_mobilenet_v2(source: Path, target: Path) -> None:
             f'its content has {digest[:8]}'
         )
     state = load_from_local(str(source), map_location='cpu')
-    if not isinstance(state, Mapping):
-        raise RefusedCheckpointError(f'{source} holds no state dict')
-    buffer = io.BytesIO()
     meta = dict(source=source.name, sha256=digest)
-    torch.save(dict(state_dict=convert_mobilenet_v2(state), meta=meta), buffer)
-    write_whole(target, buffer.getvalue())
+    save_whole(dict(state_dict=convert_mobilenet_v2(state), meta=meta), target)
 
 
 def _backbone_names(package: str) -> Iterator[tuple[str, str]]:
@@ -169,7 +162,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def _run(args: argparse.Namespace) -> None:
     source = args.source or find_weights()
     write_mobilenet_v2(source, args.target)
-    sys.stdout.write(f'{args.target} holds the weights of {source}\n')
+    print(f'{args.target} holds the weights of {source}')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

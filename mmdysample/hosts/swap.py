@@ -181,6 +181,33 @@ def swap_upsample(
     return module
 
 
+class SwapPyramidMixin(SwapUpsampleMixin):
+    """Swaps the upsampling of a neck or decoder that takes a pyramid of ``in_channels``.
+
+    Args:
+        in_channels (Sequence[int]): Channels of the input levels, finest first.
+        *args: Further positional arguments of the stock class.
+        upsample_cfg (str or dict): As for :func:`mmdysample.build_upsampler`, without guided
+            types. Takes the place of the stock option of this name.
+            Defaults to ``dict(type='dysample')``.
+        **kwargs: Keyword arguments of the stock class.
+
+    Raises:
+        TypeError: If ``upsample_cfg`` has unknown keys.
+        ValueError: If it names an unknown upsampler or a guided one.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        *args: Any,
+        upsample_cfg: str | Mapping[str, Any] = 'dysample',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(in_channels, *args, **kwargs)
+        swap_upsample(self, upsample_cfg, example_pyramid(in_channels))
+
+
 def find_upsampling(module: nn.Module, *example_inputs: Any) -> list[UpsampleCall]:
     """Run a module once, without gradients or changes to it, and list its interpolations.
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from mmdysample.engine.batch import images_per_update, keep_batch
 from mmdysample.engine.errors import UsageError
 from mmdysample.engine.launch import CfgOptions, run_tool
-from mmdysample.reproduce.batch import images_per_update, keep_batch
 from mmdysample.reproduce.job import CPUS_PER_GPU, Job, load_row_config, visible_gpus
 from mmdysample.reproduce.plan import TFLOPS, batch_note, missing_data, plan_table
 from mmdysample.reproduce.tables import SCALES, Row, Table, find_tables, load_tables
+
+say = partial(print, flush=True)
 
 QUICK = ('train_cfg.max_epochs=1', 'train_dataloader.dataset.indices=32')
 """Overrides for a demo that only shows that everything works: an epoch of 32 pictures."""
@@ -237,12 +239,6 @@ def report(args: argparse.Namespace) -> None:
     say(f'\n{page.with_suffix(".md").read_text()}\nreport: {page} (also .md and .csv)')
 
 
-def say(text: str) -> None:
-    """Write a line at once."""
-    sys.stdout.write(text + '\n')
-    sys.stdout.flush()
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool and return its exit status."""
     args = parse_args(argv)
@@ -251,9 +247,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         try:
             commands[args.command](args)
-        except UsageError:
-            raise
         except OSError as error:  # a folder that is a file or read-only, a full disk
+            if isinstance(error, UsageError):
+                raise
             raise UsageError(f'{error.filename}: {error.strerror}') from error
 
     return run_tool(command)

@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 import torch
 from mmengine.config import Config
 
+from mmdysample.engine.batch import images_per_update
 from mmdysample.engine.checkpoint import last_to_resume
 from mmdysample.engine.errors import UsageError
 from mmdysample.engine.files import write_json
 from mmdysample.engine.launch import parse_cfg_options, project_root
+from mmdysample.engine.processes import Children, Stopped
 from mmdysample.engine.provenance import now
-from mmdysample.reproduce.batch import images_per_update
-from mmdysample.reproduce.children import Children, Stopped
 from mmdysample.reproduce.cost import config_digest
 from mmdysample.reproduce.results import FAILURE, RESULT, metrics_of, run_folder
 from mmdysample.reproduce.tables import Row, Table
@@ -52,32 +52,17 @@ class Node(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """One row with one seed, and how it is run.
-
-    Args:
-        table (Table): Its table.
-        row (Row): The row.
-        seed (int): Random seed of the training.
-        work_dir (Path): Folder of all results.
-        gpus (int): GPUs of the training, each with a process of its own. Defaults to 0: one
-            process on the CPU, which sees no GPU.
-        threads (int): CPU threads of each process. Defaults to 1.
-        torchrun (bool): Start the processes by torchrun; needed for more than one. Defaults to
-            False.
-        options (tuple[str, ...]): Further options of ``tools/train.py``, such as ``--amp``.
-            Defaults to none.
-        overrides (tuple[str, ...]): KEY=VALUE entries that change the config. Defaults to none.
-    """
+    """One row with one seed, and how it is run."""
 
     table: Table
     row: Row
     seed: int
-    work_dir: Path
-    gpus: int = 0
-    threads: int = 1
-    torchrun: bool = False
-    options: tuple[str, ...] = ()
-    overrides: tuple[str, ...] = ()
+    work_dir: Path  # of all results
+    gpus: int = 0  # each with a process of its own; without any, one process that sees no GPU
+    threads: int = 1  # of each process
+    torchrun: bool = False  # starts the processes; needed for more than one
+    options: tuple[str, ...] = ()  # of tools/train.py, such as --amp
+    overrides: tuple[str, ...] = ()  # KEY=VALUE entries that change the config
 
     @property
     def name(self) -> str:
@@ -100,8 +85,7 @@ class Job:
 
     def say(self, text: str) -> None:
         """Tell a line of progress at once."""
-        sys.stdout.write(f'[{self.table.name} {self.row.name} {self.seed}] {text}\n')
-        sys.stdout.flush()
+        print(f'[{self.table.name} {self.row.name} {self.seed}] {text}', flush=True)
 
     def run(
         self,
@@ -111,12 +95,9 @@ class Job:
     ) -> None:
         """Train, test and write ``result.json``, going on where an earlier call was stopped.
 
-        Args:
-            devices (str, optional): ``CUDA_VISIBLE_DEVICES`` of its processes. Defaults to None:
-                as it is, or none for a job without GPUs.
-            children (Children, optional): Keeps its processes. Defaults to None, new ones.
-            node (Node, optional): This machine among those that share the job. Defaults to None,
-                the only one.
+        Its processes get ``devices`` as ``CUDA_VISIBLE_DEVICES``; None leaves that as it is, or
+        hides all from a job without GPUs. ``children`` keeps them. ``node`` is this machine, where
+        several share the job.
 
         Raises:
             RefusedError: If the folder holds work of another config or seed, or if another process
@@ -259,14 +240,7 @@ class Job:
         return Path(found)
 
     def _record(self, cfg: Config, begun: dict[str, Any]) -> None:
-        """Write the result.
-
-        It holds ``metrics`` (by column, in the column's unit), ``test`` (all that the test
-        reported), ``scalars`` (what the training logged, in order), ``config_dump`` and
-        ``checkpoint`` (both below the folder), ``batch`` (images of an update), ``starts`` (where
-        the training was started, and each resumption on another revision, device or version), and
-        of the last start device, versions and revision.
-        """
+        """Write down what the test reported, what the training logged, and where it was started."""
         reports = sorted((self.folder / 'test').glob('*/*.json'))
         if not reports:
             raise UsageError(f'{self.name}: the test left no result in {self.folder / "test"}')

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmdysample.engine.batch import images_per_update
 from mmdysample.engine.data_check import check_data_paths
 from mmdysample.engine.errors import MissingDataError
 from mmdysample.engine.files import free_space
-from mmdysample.reproduce.batch import images_per_update
 from mmdysample.reproduce.job import Job, load_row_config
 from mmdysample.reproduce.results import find_runs
 from mmdysample.reproduce.tables import Table

@@ -131,16 +131,6 @@ def metrics_of(table: Table, test: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def measured(runs: Sequence[Run]) -> pd.DataFrame:
-    """List every number that runs of one table measured: row, seed, metric and value."""
-    lines = [
-        (run.row, run.seed, metric, float(value))
-        for run in runs
-        for metric, value in run.record.get('metrics', {}).items()
-    ]
-    return pd.DataFrame(lines, columns=['row', 'seed', 'metric', 'value'])
-
-
 def mean_and_band(values: Sequence[float]) -> tuple[float, float | None]:
     """Give the mean, and half the width of its 95 % confidence interval from Student's t.
 
@@ -159,37 +149,35 @@ def mean_and_band(values: Sequence[float]) -> tuple[float, float | None]:
     return float(values.mean()), float(t.ppf(0.975, len(values) - 1) * values.sem())
 
 
-def gains(values: pd.DataFrame, row: str, baseline: str, metric: str) -> pd.Series:
-    """Subtract the baseline's values from a row's, seed by seed; empty if no seed has both.
-
-    Both trainings of a pair have the seed in common, so that the order of the images and whatever
-    else it decides is no part of the difference.
-    """
-    of_metric = values[values.metric == metric].pivot(index='seed', columns='row', values='value')
-    if not {row, baseline} <= set(of_metric):
-        return pd.Series(dtype=float)
-    return (of_metric[row] - of_metric[baseline]).dropna()
-
-
 def summarize(table: Table, runs: Sequence[Run]) -> dict[str, dict[str, Cell]]:
-    """Sum up a table over seeds: by row and metric, where something was measured."""
-    values = measured(runs)
+    """Sum up a table over seeds: by row and metric, where something was measured.
+
+    The two trainings of a difference have the seed in common, so that the order of the images and
+    whatever else it decides is no part of the difference.
+    """
     cells: dict[str, dict[str, Cell]] = {name: {} for name in table.rows}
-    for (row, metric), group in values.groupby(['row', 'metric']):
-        if metric not in table.metrics:
-            continue
-        mean, band = mean_and_band(group.value)
+    measured = {
+        (metric, run.row, run.seed): float(value)
+        for run in runs
+        for metric, value in run.record.get('metrics', {}).items()
+        if metric in table.metrics
+    }
+    by_seed = pd.Series(measured).unstack() if measured else pd.DataFrame()
+    for metric, row in by_seed.index:
+        own = by_seed.loc[(metric, row)]
+        mean, band = mean_and_band(own.dropna())
         more: dict[str, Any] = {}
         baseline = table.compared_with(table.rows[row])
-        over = gains(values, row, baseline.name, metric) if baseline else ()
-        if len(over):
-            gain, gain_band = mean_and_band(over)
-            verdict = _verdict(gain, gain_band, table.metrics[metric].lower)
-            more = dict(gain=gain, gain_band=gain_band, verdict=verdict)
+        if baseline and (metric, baseline.name) in by_seed.index:
+            gains = (own - by_seed.loc[(metric, baseline.name)]).dropna()
+            if len(gains):
+                gain, gain_band = mean_and_band(gains)
+                verdict = _verdict(gain, gain_band, table.metrics[metric].lower)
+                more = dict(gain=gain, gain_band=gain_band, verdict=verdict)
         published = table.rows[row].published.get(metric)
         if table.scale == 'full' and published and published.confirmed:
             more['difference'] = mean - float(published.value)
-        cells[row][metric] = Cell(mean, band, group.value.tolist(), **more)
+        cells[row][metric] = Cell(mean, band, own.dropna().tolist(), **more)
     return cells
 
 

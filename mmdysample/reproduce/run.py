@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdysample.engine.errors import UsageError
-from mmdysample.reproduce.children import Children, die_with_parent
+from mmdysample.engine.processes import Children, die_with_parent
 from mmdysample.reproduce.cost import config_digest, load_cost, measure_cost
 from mmdysample.reproduce.job import (
     CPUS_PER_GPU,

@@ -17,8 +17,8 @@ from stand_in_tools import TEST, TRAIN
 
 from mmdysample.engine import train
 from mmdysample.engine.errors import UsageError
+from mmdysample.engine.processes import Children, Stopped
 from mmdysample.reproduce import job as job_module
-from mmdysample.reproduce.children import Children, Stopped
 from mmdysample.reproduce.job import Job, Node, load_row_config, read_scalars, training_seconds
 from mmdysample.reproduce.results import find_runs
 

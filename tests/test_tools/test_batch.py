@@ -9,8 +9,8 @@ pytest.importorskip('mmseg')
 
 from mmengine.config import Config
 
+from mmdysample.engine.batch import images_per_update, keep_batch
 from mmdysample.engine.errors import UsageError
-from mmdysample.reproduce.batch import images_per_update, keep_batch
 from mmdysample.reproduce.job import load_row_config
 from mmdysample.reproduce.tables import load_tables
 
