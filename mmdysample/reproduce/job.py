@@ -271,7 +271,7 @@ class Job:
             interruptions=len(logs) - 1,
             finished=now(),
             threads=self.threads,
-            **{key: value for key, value in starts[-1].items() if key not in ('command', 'time')},
+            **{k: v for k, v in starts[-1].items() if k not in ('command', 'time', 'environment')},
         )
         if self.finished():
             raise FileExistsError(f'{self.folder / RESULT} exists; results are never replaced')
@@ -280,10 +280,8 @@ class Job:
 
 def visible_gpus() -> list[str]:
     """List the GPUs that this process may use, by the names of ``CUDA_VISIBLE_DEVICES``."""
-    names = os.environ.get('CUDA_VISIBLE_DEVICES')
-    if names is not None:
-        return [name for name in names.split(',') if name]
-    return [str(index) for index in range(torch.cuda.device_count())]
+    every = ','.join(map(str, range(torch.cuda.device_count())))
+    return [name for name in os.environ.get('CUDA_VISIBLE_DEVICES', every).split(',') if name]
 
 
 def load_row_config(row: Row, overrides: Sequence[str] = ()) -> Config:

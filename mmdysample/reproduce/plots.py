@@ -17,7 +17,6 @@ from mmdysample.reproduce.tables import Table, column_label
 from mmdysample.upsamplers import upsampler_names
 
 GREY = '#868e99'
-_SUFFIXES = ('_r101', '_swin_b', '_swin_l')
 # Okabe and Ito's, told apart by the colour-blind, then darker ones of Tol's; each is legible on
 # white and on near-black.
 _COLOURS = '#e69f00 #a6761d #009e73 #b0563f #0077bb #d55e00 #56b4e9 #cc79a7 #999933 #44aa99 #9a5fb0'
@@ -41,10 +40,9 @@ _REACH = 0.6  # what of long intervals is drawn beyond all dots, in units of the
 
 
 def upsampler_of(row: str) -> str:
-    """Name a row's upsampler: its own name, without that of a backbone."""
-    for suffix in _SUFFIXES:
-        row = row.removesuffix(suffix)
-    return row
+    """Name a row's upsampler: the longest registered name that its own begins with, or all of it."""
+    names = (name for name in upsampler_names() if f'{row}_'.startswith(f'{name}_'))
+    return max(names, key=len, default=row)
 
 
 def styles(table: Table) -> dict[str, tuple[str, bool]]:

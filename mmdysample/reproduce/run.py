@@ -45,16 +45,11 @@ def devices_for(count: int, gpus_each: int) -> list[str]:
 def run_all(
     jobs: Sequence[Job], devices: Sequence[str], say: Callable[[str], None]
 ) -> dict[str, str]:
-    """Run jobs in the order given; one that fails stops no other.
+    """Run jobs in the order given, each on one of :func:`devices_for`; a failure stops no other.
 
     This is a pool of our own because submitit's local executor is none: it starts all jobs at
     once and gives each of them the same first GPUs, and its processes are meant to survive the one
     that started them, which here would leave trainings behind that nobody watches.
-
-    Args:
-        jobs (Sequence[Job]): What to run.
-        devices (Sequence[str]): Of :func:`devices_for`.
-        say (Callable): Takes a line of progress.
 
     Returns:
         dict[str, str]: What went wrong, by the name of the job; empty if nothing did.
@@ -143,18 +138,11 @@ def _prepare(devices: str) -> None:
 
 
 def submit(jobs: Sequence[Job], folder: Path, options: dict[str, Any]) -> list[str]:
-    """Submit jobs as one Slurm array, a task for each, by submitit.
+    """Submit jobs as one Slurm array, a task for each, by submitit; return the tasks' numbers.
 
     A task that reaches its time limit or is preempted is queued again and goes on from its last
-    checkpoint.
-
-    Args:
-        jobs (Sequence[Job]): What to run; all have as many GPUs.
-        folder (Path): Where submitit writes its scripts and logs.
-        options (dict): Parameters of submitit's Slurm executor, such as ``partition``.
-
-    Returns:
-        list[str]: Slurm's numbers of the tasks.
+    checkpoint. Scripts and logs go to ``folder``; ``options`` are those of submitit's executor,
+    such as ``partition``. All jobs have as many GPUs.
 
     Raises:
         UsageError: If Slurm is not there, or does not take the jobs.
@@ -163,19 +151,18 @@ def submit(jobs: Sequence[Job], folder: Path, options: dict[str, Any]) -> list[s
 
     try:
         executor = submitit.SlurmExecutor(folder, max_num_timeout=100)
-        executor.update_parameters(
-            **dict(
-                job_name='mmdysample',
-                time=24 * 60,
-                nodes=max(1, jobs[0].gpus // GPUS_PER_NODE),
-                ntasks_per_node=1,
-                gpus_per_node=min(jobs[0].gpus, GPUS_PER_NODE) or None,
-                cpus_per_task=max(1, min(jobs[0].gpus, GPUS_PER_NODE)) * CPUS_PER_GPU,
-                srun_args=['--kill-on-bad-exit=1'],
-                stderr_to_stdout=True,
-            )
-            | options
+        gpus = min(jobs[0].gpus, GPUS_PER_NODE)
+        defaults = dict(
+            job_name='mmdysample',
+            time=24 * 60,
+            nodes=max(1, jobs[0].gpus // GPUS_PER_NODE),
+            ntasks_per_node=1,
+            gpus_per_node=gpus or None,
+            cpus_per_task=max(1, gpus) * CPUS_PER_GPU,
+            srun_args=['--kill-on-bad-exit=1'],
+            stderr_to_stdout=True,
         )
+        executor.update_parameters(**defaults | options)
         with executor.batch():
             tasks = [executor.submit(Task(job)) for job in jobs]
     except (RuntimeError, ValueError, TypeError, submitit.core.utils.FailedJobError) as error:

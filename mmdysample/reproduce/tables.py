@@ -33,19 +33,12 @@ class Published:
 
 @dataclass(frozen=True)
 class Metric:
-    """How a column is read from the result of a test, and shown.
+    """How a column is read from the result of a test, and shown."""
 
-    Args:
-        key (str): Name in the test's result.
-        times (float): What turns it into the column's unit. Defaults to 1.
-        digits (int): Decimals to show. Defaults to 1.
-        lower (bool): Whether less is better. Defaults to False.
-    """
-
-    key: str
-    times: float = 1
-    digits: int = 1
-    lower: bool = False
+    key: str  # its name in the test's result
+    times: float = 1  # what turns it into the column's unit
+    digits: int = 1  # decimals to show
+    lower: bool = False  # whether less is better
 
 
 @dataclass(frozen=True)
@@ -63,34 +56,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One published table at one scale.
+    """One published table at one scale."""
 
-    Args:
-        name (str): Short name, for the command line and folders.
-        title (str): For reports.
-        task (str): 'segmentation', 'detection', 'instance', 'panoptic' or 'depth'.
-        scale (str): One of :data:`SCALES`.
-        metrics (dict[str, Metric]): Measured columns, the leading one first.
-        columns (list[str]): All published columns.
-        rows (dict[str, Row]): Rows by name; the first is the baseline.
-        batch (int, optional): Images of one update of the weights, over all GPUs, that the
-            schedule is made for. Defaults to None, unknown.
-        train (dict[str, float]): ``images`` that one training sees, ``gmacs`` per image and
-            ``params_m`` of the baseline. Defaults to empty, unknown.
-        test_options (list[str]): Options of ``tools/test.py`` that the numbers need. Defaults to
-            none.
-    """
-
-    name: str
-    title: str
-    task: str
-    scale: str
-    metrics: dict[str, Metric]
-    columns: list[str]
-    rows: dict[str, Row]
-    batch: int | None = None
-    train: dict[str, float] = field(default_factory=dict)
-    test_options: list[str] = field(default_factory=list)
+    name: str  # for the command line and folders
+    title: str  # for reports
+    task: str  # segmentation, detection, instance, panoptic or depth
+    scale: str  # one of SCALES
+    metrics: dict[str, Metric]  # measured columns, the leading one first
+    columns: list[str]  # all published columns
+    rows: dict[str, Row]  # by name; the first is the baseline
+    batch: int | None = None  # images of an update, over all GPUs, that the schedule is made for
+    train: dict[str, float] = field(default_factory=dict)  # images, gmacs and params_m, if known
+    test_options: list[str] = field(default_factory=list)  # of tools/test.py
 
     @property
     def baseline(self) -> Row:
