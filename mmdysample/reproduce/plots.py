@@ -40,7 +40,7 @@ _REACH = 0.6  # what of long intervals is drawn beyond all dots, in units of the
 
 
 def upsampler_of(row: str) -> str:
-    """Name a row's upsampler: the longest registered name that its own begins with, or all of it."""
+    """Name a row's upsampler: the longest registered name that it begins with, or all of it."""
     names = (name for name in upsampler_names() if f'{row}_'.startswith(f'{name}_'))
     return max(names, key=len, default=row)
 
