@@ -6,7 +6,6 @@ import argparse
 import io
 import os
 import re
-import sys
 from collections.abc import Sequence
 from copy import copy
 from functools import partial
@@ -46,8 +45,8 @@ from mmdysample.sampling.positions import (
 )
 from mmdysample.upsamplers import Upsampler
 
-_MARK = -1.0  # third channel of the traced places; no padding has this value
-_STRAIGHT = 1.5  # picture pixels by which a traced place may miss a straight line
+_MARK = -1.0  # third channel of the traced coordinates; no padding has this value
+_STRAIGHT = 1.5  # picture pixels by which traced coordinates may miss a straight line
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -70,7 +69,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs='+',
         default=['auto'],
         metavar='X,Y',
-        help='draw arrows at these places, in image pixels from the upper left; or "grid", or '
+        help='draw arrows at these points, in image pixels from the upper left; or "grid", or '
         '"auto", where offsets are longest (default: auto)',
     )
     parser.add_argument(
@@ -128,7 +127,7 @@ def visualize(args: argparse.Namespace) -> None:
             placed[name] = PlacedSampling(name, sampling, stride, where, picture.shape[:2])
         elif args.layer and not args.list:
             raise UsageError(f'layer {name} cannot be drawn over the image: {reason}')
-        _say(f'{name}: {reason or _describe(placed[name], layers[name])}')
+        print(f'{name}: {reason or _describe(placed[name], layers[name])}')
     if args.list:
         return
     if not placed:
@@ -136,7 +135,7 @@ def visualize(args: argparse.Namespace) -> None:
     check_writable(args.out)
     for one in placed.values():
         for path in _save(picture, one, points, args):
-            _say(str(path))
+            print(str(path))
 
 
 def _parse_points(words: list[str]) -> str | np.ndarray:
@@ -149,7 +148,7 @@ def _parse_points(words: list[str]) -> str | np.ndarray:
         points = np.empty(0)
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise UsageError(
-            f'--points takes auto, grid, or places such as 120,80 200,64; got {" ".join(words)}'
+            f'--points takes auto, grid, or points such as 120,80 200,64; got {" ".join(words)}'
         )
     return points
 
@@ -232,7 +231,7 @@ def _type(step: dict) -> str:
 
 
 def _prepare(steps: Sequence[Any], path: str) -> tuple[dict, AxisMap]:
-    """Run the pipeline on the image, and on the places of its pixels to see where they go.
+    """Run the pipeline on the image, and on its pixels' coordinates to see where they go.
 
     Returns:
         tuple[dict, AxisMap]: What the model takes, a batch of one; and the way from pixels of
@@ -243,9 +242,9 @@ def _prepare(steps: Sequence[Any], path: str) -> tuple[dict, AxisMap]:
     if results is None or 'img' not in results:
         raise UsageError(f'the test pipeline starts with {type(load).__name__}, which loads no img')
     height, width = results['img'].shape[:2]
-    places = np.empty((height, width, 3), np.float32)
-    places[..., 0], places[..., 1], places[..., 2] = *np.indices((height, width))[::-1], _MARK
-    traced = dict(results, img=places)
+    coordinates = np.full((height, width, 3), _MARK, np.float32)
+    coordinates[..., 1], coordinates[..., 0] = np.indices((height, width))
+    traced = dict(results, img=coordinates)
     try:
         for step in rest:
             results = step(results)
@@ -266,9 +265,9 @@ def _for_tracing(step: Any) -> Any:
     return step
 
 
-def _straight_map(places: np.ndarray) -> AxisMap:
+def _straight_map(coordinates: np.ndarray) -> AxisMap:
     """Fit the way back through the pipeline from where the pixels of the image went."""
-    seen = np.abs(places[..., 2] - _MARK) < 1e-3
+    seen = np.abs(coordinates[..., 2] - _MARK) < 1e-3
     rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
     scale, shift = [], []
     for axis, numbers in ((0, columns), (1, rows)):
@@ -276,7 +275,7 @@ def _straight_map(places: np.ndarray) -> AxisMap:
         inner = numbers[len(numbers) // 4 : max(len(numbers) - len(numbers) // 4, 1)]
         if len(inner) < 2:
             break
-        values = places[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1, axis]
+        values = coordinates[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1, axis]
         profile = values.mean(axis=axis, dtype=float)[inner - numbers[0]]
         slope, start = np.polyfit(inner, profile, 1)
         line = np.expand_dims(slope * numbers + start, axis)
@@ -286,8 +285,8 @@ def _straight_map(places: np.ndarray) -> AxisMap:
         shift.append(start)
     if len(scale) < 2:
         raise UsageError(
-            'the test pipeline does more than resize, crop, flip and pad the image, so places in '
-            'the network cannot be shown in it'
+            'the test pipeline does more than resize, crop, flip and pad the image, so positions '
+            'in the network cannot be shown in it'
         )
     return AxisMap(tuple(scale), tuple(shift))
 
@@ -361,10 +360,6 @@ def _point_errors(function: Any, *args: Any) -> Any:
         return function(*args)
     except ValueError as error:
         raise UsageError(f'--points: {error}') from error
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + '\n')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -104,11 +104,11 @@ def _draw_legend(
     axes.set_xlim(0, figure.get_figwidth() * _DPI)
     axes.set_ylim(0, _STRIP)
     unit = abs(placed.to_picture.scale[0])
-    what = 'from the initial position to where each group samples'
+    legend = 'from the initial position to where each group samples'
     if arrow_scale != 1:
-        what += f', arrows {arrow_scale:g} times as long as they are'
+        legend += f', arrows {arrow_scale:g} times as long as they are'
     axes.text(8, 44, placed.name)
-    axes.text(8, 26, what)
+    axes.text(8, 26, legend)
     axes.plot([8, 8 + unit * zoom], [12, 12], color='black', linewidth=3, solid_capstyle='butt')
     axes.text(16 + unit * zoom, 8, f'1 input pixel = {unit:.3g} image pixels')
     for group, colour in enumerate(colours):

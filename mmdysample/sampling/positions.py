@@ -1,4 +1,4 @@
-"""Where the DySample layers of a model sample, as numbers and as places in a picture."""
+"""Where the DySample layers of a model sample, as numbers and as points of a picture."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AUTO_POINTS = 24
 GRID_POINTS = 8
 """Points along the longer side of a picture."""
 
-_SPREAD = 0.7  # least distance of two chosen points, in units of sqrt(area / points)
+_APART = 0.7  # least distance of two chosen points, in units of sqrt(area / points)
 _MARGIN = 1.0  # input pixels beside a map that still belong to its outer pixels
 
 
@@ -122,7 +122,7 @@ def _arguments(x: Tensor, guide: Tensor | None = None, size: tuple[int, int] | N
 
 @dataclass(frozen=True)
 class AxisMap:
-    """``place -> scale * place + shift`` in x and in y, between two grids of pixels.
+    """``point -> scale * point + shift`` in x and in y, between two grids of pixels.
 
     Attributes:
         scale (tuple[float, float]): For x and y; negative where a picture is mirrored.
@@ -132,9 +132,9 @@ class AxisMap:
     scale: tuple[float, float]
     shift: tuple[float, float]
 
-    def __call__(self, places: Any) -> np.ndarray:
-        """Map places ``(..., 2)``, x before y."""
-        return np.asarray(places, dtype=float) * self.scale + self.shift
+    def __call__(self, points: Any) -> np.ndarray:
+        """Map points ``(..., 2)``, x before y."""
+        return np.asarray(points, dtype=float) * self.scale + self.shift
 
     def inverse(self) -> AxisMap:
         """Lead back."""
@@ -199,7 +199,7 @@ class PlacedSampling:
 
     @property
     def out_to_picture(self) -> AxisMap:
-        """From output pixels of the layer, each at its own place, to pixels of the picture."""
+        """From output pixels of the layer, at their centres, to pixels of the picture."""
         factor = self.sampling.scale_factor
         shift = (1 / factor - 1) / 2
         return self.to_picture.after(AxisMap((1 / factor, 1 / factor), (shift, shift)))
@@ -216,8 +216,8 @@ class PlacedSampling:
         """
         rows, columns = torch.as_tensor(pixels, dtype=torch.long).unbind(dim=1)
         return tuple(
-            self.to_picture(places[0, :, :, rows, columns].permute(2, 0, 1).cpu().numpy())
-            for places in (self.sampling.initial, self.sampling.sampled)
+            self.to_picture(positions[0, :, :, rows, columns].permute(2, 0, 1).cpu().numpy())
+            for positions in (self.sampling.initial, self.sampling.sampled)
         )
 
     def nearest_pixels(self, points: np.ndarray) -> np.ndarray:
@@ -233,9 +233,9 @@ class PlacedSampling:
             ValueError: If the network does not see a point, because the picture is cropped.
         """
         height, width = self.sampling.in_size
-        places = self.to_picture.inverse()(points)
+        positions = self.to_picture.inverse()(points)
         limits = np.array([width, height]) - 0.5 + _MARGIN
-        unseen = ((places < -0.5 - _MARGIN) | (places > limits)).any(axis=1)
+        unseen = ((positions < -0.5 - _MARGIN) | (positions > limits)).any(axis=1)
         if unseen.any():
             raise ValueError(
                 f'the network does not see {_as_text(points[unseen])}: its picture is cropped'
@@ -274,36 +274,39 @@ class PlacedSampling:
         """
         length = self.sampling.length[0].mean(dim=0).cpu().numpy()
         score = np.where(self._inside() & np.isfinite(length), length, -1.0)
-        places = self._places()
-        radius = _SPREAD * math.sqrt(math.prod(self.picture_size) / count)
+        centres = self._centres()
+        radius = _APART * math.sqrt(math.prod(self.picture_size) / count)
         chosen = []
         while len(chosen) < count and score.max() >= 0:
             pixel = np.unravel_index(score.argmax(), score.shape)
             chosen.append(pixel)
-            score[np.linalg.norm(places - places[pixel], axis=-1) < radius] = -1.0
+            score[np.linalg.norm(centres - centres[pixel], axis=-1) < radius] = -1.0
             score[pixel] = -1.0
         return np.array(chosen, dtype=int).reshape(-1, 2)
 
-    def _places(self) -> np.ndarray:
-        """Places of the output pixels in the picture, ``(h', w', 2)``."""
+    def _centres(self) -> np.ndarray:
+        """Centres of the output pixels in the picture, ``(h', w', 2)``."""
         return self.out_to_picture(np.stack(np.indices(self.out_size)[::-1], axis=-1))
 
     def _inside(self) -> np.ndarray:
         """Which output pixels lie in the picture, not in padding, ``(h', w')``."""
-        places, limits = self._places(), np.array(self.picture_size[::-1]) - 0.5
-        return ((places >= -0.5) & (places <= limits)).all(axis=-1)
+        return _inside(self._centres(), self.picture_size)
 
 
 def check_points(points: np.ndarray, picture_size: tuple[int, int]) -> None:
     """Raise ValueError if points ``(P, 2)``, x before y, are not all in a picture."""
     height, width = picture_size
-    limits = np.array([width, height]) - 0.5
-    outside = ~((points >= -0.5) & (points <= limits)).all(axis=1)
+    outside = ~_inside(points, picture_size)
     if outside.any():
         raise ValueError(
-            f'{_as_text(points[outside])} is outside the picture, which is {width} pixels wide '
-            f'and {height} high: x may be 0 to {width - 1}, y 0 to {height - 1}'
+            f'{_as_text(points[outside])} is outside the picture: x may be 0 to {width - 1}, y 0 '
+            f'to {height - 1}'
         )
+
+
+def _inside(points: np.ndarray, picture_size: tuple[int, int]) -> np.ndarray:
+    """Which points ``(..., 2)``, x before y, lie in a picture of that height and width."""
+    return ((points >= -0.5) & (points <= np.array(picture_size[::-1]) - 0.5)).all(axis=-1)
 
 
 def _as_text(points: np.ndarray) -> str:

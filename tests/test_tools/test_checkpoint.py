@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from pickle import UnpicklingError
 import numpy as np
 import pytest
 import torch
+from attack import Attack
 
 pytest.importorskip('mmengine')
 
@@ -40,16 +40,6 @@ def process_state(monkeypatch):
     torch.serialization.add_safe_globals(allowed)
     CheckpointLoader._schemes.clear()
     CheckpointLoader._schemes.update(schemes)
-
-
-class Attack:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 def save_zip(value, path: Path) -> None:

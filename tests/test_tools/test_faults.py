@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from attack import Attack
 from PIL import Image
 
 pytest.importorskip('mmengine')
@@ -296,14 +297,6 @@ def test_missing_files_are_still_found_missing():
     with pytest.raises(FileNotFoundError) as caught:
         WholeFileBackend().get('gone.png')
     assert type(caught.value) is MissingDataError
-
-
-class Attack:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize(

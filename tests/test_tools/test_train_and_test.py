@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from attack import Attack
 
 ROOT = Path(__file__).parents[2]
 SCOPES = ['mmdet', 'mmseg']
@@ -207,14 +208,6 @@ def test_flips_at_test_time(tool, trained, configs, tmp_path):
         pickle.loads(path.read_bytes())[0]['pred_instances']['scores'] for path in (plain, flipped)
     ]
     assert scores[0].shape != scores[1].shape or not torch.equal(*scores)
-
-
-class Attack:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize('command', ['test {config} {evil}', 'train {config} --resume {evil}'])

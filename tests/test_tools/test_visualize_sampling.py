@@ -154,11 +154,11 @@ def test_arrows_land_on_the_right_place(
     drawn = np.asarray(Image.open(tmp_path / f'noise_{layer}_arrows.png'))
     zoom = plot.enlargement((HEIGHT, WIDTH))
     for offset, colour in zip(OFFSETS, plot.group_colours(2), strict=True):
-        places = np.array(found(drawn[: zoom * HEIGHT], colour))
+        coloured = np.array(found(drawn[: zoom * HEIGHT], colour))
         end = np.add(start, np.multiply(offset, input_pixel))
         corners = zoom * np.sort([start, end], axis=0)
-        spread = np.array([places.min(axis=0), places.max(axis=0)])
-        assert np.abs(spread - corners).max() <= 6, (spread, corners)  # a head is 8 wide
+        extent = np.array([coloured.min(axis=0), coloured.max(axis=0)])
+        assert np.abs(extent - corners).max() <= 6, (extent, corners)  # a head is 8 wide
 
 
 def test_list_shows_layers_and_shapes_and_draws_nothing(draw, dysample_configs, image, tmp_path):
@@ -191,9 +191,9 @@ def empty(tmp_path):
     ('arguments', 'message'),
     [
         (['--layer', 'neck.up'], r'no DySample layer neck\.up; it has neck\.upsample_modules\.0, '),
-        (['--points', '120,10'], r'120,10 is outside the picture, .* x may be 0 to 119, y 0 to 83'),
+        (['--points', '120,10'], r'120,10 is outside the picture: x may be 0 to 119, y 0 to 83'),
         (['--points', '10,-1', '5,5'], '10,-1 is outside'),
-        (['--points', '1,2,3'], '--points takes auto, grid, or places such as 120,80'),
+        (['--points', '1,2,3'], '--points takes auto, grid, or points such as 120,80'),
         (['--points', 'auto', '3,4'], '--points takes'),
         (['--points', 'everywhere'], '--points takes'),
         (['--points', 'nan,3'], '--points takes'),

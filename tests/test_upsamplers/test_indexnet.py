@@ -93,3 +93,14 @@ def test_depthwise_block_of_the_published_log():
 def test_unknown_block_is_refused():
     with pytest.raises(ValueError, match=r"block must be one of .*, got 'm2o'"):
         build(block='m2o')
+
+
+def test_an_empty_batch_leaves_batch_statistics():
+    """The image of zeros that stands in for an empty batch was never seen."""
+    up = build_upsampler('indexnet', 8)
+    before = {key: value.clone() for key, value in up.state_dict().items()}
+    up(torch.randn(0, 8, 3, 5), guide=torch.randn(0, 8, 6, 10)).sum().backward()
+    assert all(torch.equal(value, before[key]) for key, value in up.state_dict().items())
+    assert up.indexnet[1].training
+    up(torch.randn(2, 8, 3, 5), guide=torch.randn(2, 8, 6, 10))
+    assert up.indexnet[1].num_batches_tracked == 1

@@ -135,12 +135,17 @@ def test_autocast(name):
 
 
 @every_name
-def test_empty_batch(name):
-    up, (x, guide) = build(name).eval(), features(n=0)
-    out = up(x.requires_grad_(), guide)
-    assert out.shape == (0, CHANNELS, 10, 12)
+@pytest.mark.parametrize('training', [False, True])
+def test_empty_batch(name, training):
+    """As a mask head without RoIs makes it: shapes, and gradients of zero."""
+    size = (9, 12) if training else (10, 12)
+    up, (x, guide) = build(name).train(training), features(n=0, size=size)
+    out = up(x.requires_grad_(), guide, size)
+    assert out.shape == (0, CHANNELS, *size)
     out.sum().backward()
     assert x.grad.shape == x.shape
+    learned = [p for p in up.parameters() if p.requires_grad]
+    assert all(p.grad is not None and not p.grad.any() for p in learned)
 
 
 @every_name
