@@ -1,4 +1,4 @@
-"""Beginning and end of processes: of a distributed job's, and of those that a run starts."""
+"""Beginning, end and GPUs of processes: of a distributed job's, and of those that a run starts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+import torch
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
+
+from mmdysample.engine.errors import UsageError
 
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == 'linux' else None
 _PR_SET_PDEATHSIG = 1
@@ -124,3 +128,34 @@ def die_with_parent() -> None:
     """Leave no training behind that nobody watches, should the parent be killed."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextmanager
+def terminate_as_interrupt() -> Iterator[None]:
+    """Let a polite kill, as batch systems send it, end the run in an orderly way."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def visible_gpus() -> list[str]:
+    """List the GPUs that this process may use, by the names of ``CUDA_VISIBLE_DEVICES``."""
+    every = ','.join(map(str, range(torch.cuda.device_count())))
+    return [name for name in os.environ.get('CUDA_VISIBLE_DEVICES', every).split(',') if name]
+
+
+def devices_for(count: int, gpus_each: int) -> list[str]:
+    """Share out this machine's GPUs: ``CUDA_VISIBLE_DEVICES`` of each of the jobs at a time.
+
+    Raises:
+        UsageError: If there are not so many GPUs.
+    """
+    names = visible_gpus()
+    if count * gpus_each > len(names):
+        raise UsageError(
+            f'{count} job(s) of {gpus_each} GPU(s) need {count * gpus_each}, but this machine '
+            f'shows {len(names)}; lower --gpus or --jobs'
+        )
+    return [','.join(names[i * gpus_each : (i + 1) * gpus_each]) for i in range(count)]

@@ -12,8 +12,10 @@ from pathlib import Path
 from mmdysample.engine.batch import images_per_update, keep_batch
 from mmdysample.engine.errors import UsageError
 from mmdysample.engine.launch import CfgOptions, run_tool
-from mmdysample.reproduce.job import CPUS_PER_GPU, Job, load_row_config, visible_gpus
+from mmdysample.engine.processes import devices_for, visible_gpus
+from mmdysample.reproduce.job import Job, load_row_config
 from mmdysample.reproduce.plan import TFLOPS, batch_note, missing_data, plan_table
+from mmdysample.reproduce.run import CPUS_PER_GPU
 from mmdysample.reproduce.tables import SCALES, Row, Table, find_tables, load_tables
 
 say = partial(print, flush=True)
@@ -93,8 +95,7 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error('--keep-batch and --auto-scale-lr exclude each other')
     if getattr(args, 'gpus', None) and args.gpus > 1 and args.launcher == 'none':
         parser.error(f'--gpus {args.gpus} needs --launcher pytorch or slurm')
-    folder = 'reproduce-quick' if args.quick else 'reproduce'
-    args.work_dir = args.work_dir or Path('work_dirs', folder)
+    args.work_dir = args.work_dir or Path('work_dirs/reproduce' + '-quick' * args.quick)
 
 
 def jobs_of(args: argparse.Namespace, tables: Sequence[Table]) -> list[Job]:
@@ -139,9 +140,8 @@ def _overrides(args: argparse.Namespace, table: Table, row: Row, processes: int)
 
 def gpus_of(args: argparse.Namespace) -> int:
     """How many GPUs each job has; a cluster is taken to have some, whatever this machine has."""
-    if args.gpus is not None:
-        return args.gpus
-    return 1 if args.launcher == 'slurm' or visible_gpus() else 0
+    some = args.launcher == 'slurm' or visible_gpus()
+    return int(bool(some)) if args.gpus is None else args.gpus
 
 
 def at_once(args: argparse.Namespace) -> int:
@@ -179,7 +179,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UsageError: If something failed; all that could be run has been by then.
     """
-    from mmdysample.reproduce.run import devices_for, measure_costs, run_all
+    from mmdysample.reproduce.run import measure_costs, run_all
 
     tables = find_tables(args.tables, args.scale)
     jobs = jobs_of(args, tables)
@@ -214,9 +214,8 @@ def _to_slurm(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
     left = [job for job in jobs if not job.finished()]
     if not left:
         raise UsageError('every row has its result already; nothing to submit')
-    say(f'{len(left)} tasks of {left[0].gpus} GPU(s) each')
-    for job in left:
-        say(f'    {job.name}')
+    names = '\n    '.join(job.name for job in left)
+    say(f'{len(left)} tasks of {left[0].gpus} GPU(s) each\n    {names}')
     if not args.submit:
         say('the same command with --submit submits them')
         return

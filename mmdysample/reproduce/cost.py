@@ -91,9 +91,9 @@ def _draw_weights(model: nn.Module) -> None:
                 weight.copy_(torch.randn(weight.shape, generator=generator) * weight.std())
 
 
+@torch.inference_mode()
 def _predict(model: nn.Module, sample: dict[str, Any]) -> None:
-    with torch.inference_mode():
-        model.test_step(pseudo_collate([sample]))
+    model.test_step(pseudo_collate([sample]))
 
 
 def _count_macs(predict: Callable[[], None], upsamplers: list[Upsampler]) -> int:

@@ -18,7 +18,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from mmengine.config import Config
 
 from mmdysample.engine.batch import images_per_update
@@ -32,7 +31,6 @@ from mmdysample.reproduce.cost import config_digest
 from mmdysample.reproduce.results import FAILURE, RESULT, metrics_of, run_folder
 from mmdysample.reproduce.tables import Row, Table
 
-GPUS_PER_NODE, CPUS_PER_GPU = 8, 8  # of a cluster
 _STAGE = re.compile(r'(Epoch\(val\).*|Iter\(val\).*|Load checkpoint.*|error: .*)')
 _TAIL = 30  # lines of a log that go into a failure
 
@@ -278,12 +276,6 @@ class Job:
         write_json(self.folder / RESULT, record)
 
 
-def visible_gpus() -> list[str]:
-    """List the GPUs that this process may use, by the names of ``CUDA_VISIBLE_DEVICES``."""
-    every = ','.join(map(str, range(torch.cuda.device_count())))
-    return [name for name in os.environ.get('CUDA_VISIBLE_DEVICES', every).split(',') if name]
-
-
 def load_row_config(row: Row, overrides: Sequence[str] = ()) -> Config:
     """Load the config of a row, changed by KEY=VALUE entries, as its training sees it.
 
@@ -301,8 +293,7 @@ def read_scalars(path: Path) -> list[dict[str, Any]]:
     Raises:
         UsageError: If another line than the last is damaged.
     """
-    rows = []
-    lines = path.read_text(errors='replace').splitlines()
+    rows, lines = [], path.read_text(errors='replace').splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(json.loads(line, parse_constant=lambda text: None))

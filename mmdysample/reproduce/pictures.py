@@ -42,9 +42,9 @@ def draw_pictures(
     """
     for path in folder.glob(f'{table.scale}-{table.name}-*.png'):
         path.unlink()
+    pair = choose_pair(table, runs)
     if count < 1:
         return [], ''
-    pair = choose_pair(table, runs)
     if not pair:
         return [], f'they need runs of {table.baseline.name} and of a DySample row with one seed.'
     try:
@@ -71,7 +71,9 @@ def choose_pair(table: Table, runs: Sequence[Run]) -> list[Run]:
 def _draw(table: Table, pair: Sequence[Run], folder: Path, count: int) -> list[dict[str, Any]]:
     require_safe_loading()
     loaded = [_load(run) for run in pair]
-    total = len(loaded[0][2])
+    total, meta = len(loaded[0][2]), loaded[0][2].metainfo
+    pairs = zip(meta.get('classes', ()), meta.get('palette', ()), strict=False)
+    colours = {name: f'rgb({r} {g} {b})' for name, (r, g, b) in pairs}
     described = []
     for index in np.linspace(0, total - 1, min(count, total)).astype(int).tolist():
         strip, image, depth_range = _picture(table.task, loaded, index)
@@ -84,7 +86,7 @@ def _draw(table: Table, pair: Sequence[Run], folder: Path, count: int) -> list[d
                 image=image,
                 seed=pair[0].seed,
                 titles=['image', 'truth', *(run.row for run in pair)],
-                classes={} if depth_range else _classes(loaded[0][2].metainfo),
+                classes={} if depth_range or len(colours) > _FEW_CLASSES else colours,
                 depth_range=depth_range,
             )
         )
@@ -172,14 +174,6 @@ def _strip(panels: Sequence[np.ndarray], truth: np.ndarray) -> np.ndarray:
     rows = [np.hstack(np.pad(row, ((0, 0), (0, _GAP), (0, _GAP), (0, 0)), constant_values=255))
             for row in (wholes, zooms)]  # fmt: skip
     return np.vstack(rows)[:-_GAP, :-_GAP]
-
-
-def _classes(meta: dict[str, Any]) -> dict[str, str]:
-    """Give the colours of the classes, where there are few."""
-    names, colours = meta.get('classes') or (), meta.get('palette') or ()
-    if len(names) > _FEW_CLASSES:
-        return {}
-    return {n: '#{:02x}{:02x}{:02x}'.format(*c) for n, c in zip(names, colours, strict=False)}
 
 
 def embedded(path: Path) -> str:

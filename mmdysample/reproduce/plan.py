@@ -17,10 +17,8 @@ PASSES = 3
 """A training step costs one forward pass and a backward pass of twice as much."""
 
 TFLOPS = 20.0
-"""Assumed sustained speed of one GPU in training, 1e12 floating-point operations per second.
-
-A round figure for a data-centre GPU in mixed precision or TF32; cost scales with its inverse.
-"""
+"""Assumed speed of a GPU in training, 1e12 operations a second: a round figure for one of a data
+centre, in mixed precision or TF32."""
 
 
 def plan_table(
@@ -92,9 +90,8 @@ def _hours(table: Table, work_dir: Path, tflops: float) -> tuple[float | None, s
         return sum(seconds) / len(records) / 3600, basis
     if not table.train:
         return None, 'nothing finished yet'
-    operations = 2 * PASSES * table.train['gmacs'] * 1e9 * table.train['images']
-    return (
-        operations / (tflops * 1e12) / 3600,
-        f'{table.train["images"]:,.0f} images x {table.train["gmacs"]:g} GMACs x 2 x {PASSES} at '
-        f'an assumed {tflops:g} TFLOP/s per GPU',
+    images, gmacs = table.train['images'], table.train['gmacs']
+    basis = (
+        f'{images:,.0f} images x {gmacs:g} GMACs x 2 x {PASSES} at an assumed {tflops:g} TFLOP/s'
     )
+    return 2 * PASSES * gmacs * 1e9 * images / (tflops * 1e12) / 3600, f'{basis} per GPU'

@@ -31,8 +31,7 @@ _STYLE = {
     **{f'{part}.color': _INK for part in ('text', 'xtick', 'ytick', 'grid')},
     **{f'axes.{part}color': _INK for part in ('edge', 'label')},
     **{f'axes.spines.{side}': False for side in ('top', 'right')},
-    **dict.fromkeys(('axes.linewidth', 'grid.linewidth', 'xtick.major.width'), 0.6),
-    'ytick.major.width': 0.6,
+    **{f'{part}width': 0.6 for part in ('axes.line', 'grid.line', 'xtick.major.', 'ytick.major.')},
     'grid.alpha': 0.12,
 }
 _POINTS = 150  # of a curve at most
@@ -91,7 +90,8 @@ def dot_plot(table: Table, cells: dict[str, dict[str, Cell]]) -> str:
         return ''
     looks, marks = styles(table), []
     with mpl.rc_context(_STYLE):
-        figure, axes = _new_plot(max(3.2, 0.75 + 0.3 * len(rows)))
+        figure = Figure(figsize=(5.2, max(3.2, 0.75 + 0.3 * len(rows))), layout='constrained')
+        axes = figure.subplots()
         for height, row in enumerate(rows):
             cell, (colour, dashed) = cells[row][metric], looks[row]
             if cell.band is not None:
@@ -161,7 +161,8 @@ def curve_plot(table: Table, curves: pd.DataFrame, axis: str, label: str, log: b
     if curves.empty:
         return ''
     with mpl.rc_context(_STYLE):
-        figure, axes = _new_plot(3.2)
+        figure = Figure(figsize=(5.2, 3.2), layout='constrained')
+        axes = figure.subplots()
         for row, (colour, dashed) in styles(table).items():
             curve = curves[curves.row == row]
             curve = curve.iloc[:: len(curve) // _POINTS + 1]
@@ -181,14 +182,6 @@ def curve_plot(table: Table, curves: pd.DataFrame, axis: str, label: str, log: b
         axes.set_xlabel(axis)
         axes.set_ylabel(label)
         return _to_address(figure)
-
-
-def _new_plot(height: float):
-    """Make a figure of a height in inches."""
-    figure = Figure(figsize=(5.2, height), layout='constrained')
-    axes = figure.subplots()
-    axes.patch.set_alpha(0)
-    return figure, axes
 
 
 def _to_address(figure: Figure) -> str:

@@ -61,7 +61,7 @@ def run_folder(work_dir: Path, table: Table, row: str, seed: int) -> Path:
 
 def cost_file(work_dir: Path, table: Table, row: str) -> Path:
     """Say where the cost of a row's model is noted."""
-    return work_dir / table.scale / table.name / row / COST
+    return run_folder(work_dir, table, row, 0).with_name(COST)
 
 
 def find_runs(work_dir: Path, table: Table) -> list[Run]:
@@ -72,7 +72,7 @@ def find_runs(work_dir: Path, table: Table) -> list[Run]:
     """
     runs = []
     for row in table.rows:
-        names = (path.name for path in (work_dir / table.scale / table.name / row).glob('seed*'))
+        names = (path.name for path in run_folder(work_dir, table, row, 0).parent.glob('seed*'))
         seeds = sorted(int(name[4:]) for name in names if re.fullmatch(r'seed\d+', name))
         runs += [_read_run(work_dir, table, row, seed) for seed in seeds]
     return runs
@@ -134,19 +134,18 @@ def metrics_of(table: Table, test: Mapping[str, float]) -> dict[str, float]:
 def mean_and_band(values: Sequence[float]) -> tuple[float, float | None]:
     """Give the mean, and half the width of its 95 % confidence interval from Student's t.
 
-    With one seed the latter is None.
+    With one value the latter is None.
 
     Raises:
         ValueError: If there is no value.
     """
+    from scipy.stats import t  # comes with the frameworks
+
     values = pd.Series(values, dtype=float)
     if values.empty:
         raise ValueError('values must hold at least one number, got none')
-    if len(values) == 1:
-        return float(values.iloc[0]), None
-    from scipy.stats import t  # comes with the frameworks
-
-    return float(values.mean()), float(t.ppf(0.975, len(values) - 1) * values.sem())
+    band = float(t.ppf(0.975, len(values) - 1) * values.sem()) if len(values) > 1 else None
+    return float(values.mean()), band
 
 
 def summarize(table: Table, runs: Sequence[Run]) -> dict[str, dict[str, Cell]]:

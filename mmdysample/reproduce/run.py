@@ -4,48 +4,25 @@ from __future__ import annotations
 
 import os
 import queue
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from mmdysample.engine.errors import UsageError
-from mmdysample.engine.processes import Children, die_with_parent
+from mmdysample.engine.processes import Children, die_with_parent, terminate_as_interrupt
 from mmdysample.reproduce.cost import config_digest, load_cost, measure_cost
-from mmdysample.reproduce.job import (
-    CPUS_PER_GPU,
-    GPUS_PER_NODE,
-    Job,
-    Node,
-    load_row_config,
-    visible_gpus,
-)
+from mmdysample.reproduce.job import Job, Node, load_row_config
+
+GPUS_PER_NODE, CPUS_PER_GPU = 8, 8  # of a cluster
+Say = Callable[[str], None]  # takes a line of progress
 
 
-def devices_for(count: int, gpus_each: int) -> list[str]:
-    """Share out this machine's GPUs: ``CUDA_VISIBLE_DEVICES`` of each of the jobs at a time.
-
-    Raises:
-        UsageError: If there are not so many GPUs.
-    """
-    names = visible_gpus()
-    if count * gpus_each > len(names):
-        raise UsageError(
-            f'{count} job(s) of {gpus_each} GPU(s) need {count * gpus_each}, but this machine '
-            f'shows {len(names)}; lower --gpus or --jobs'
-        )
-    return [','.join(names[i * gpus_each : (i + 1) * gpus_each]) for i in range(count)]
-
-
-def run_all(
-    jobs: Sequence[Job], devices: Sequence[str], say: Callable[[str], None]
-) -> dict[str, str]:
-    """Run jobs in the order given, each on one of :func:`devices_for`; a failure stops no other.
+def run_all(jobs: Sequence[Job], devices: Sequence[str], say: Say) -> dict[str, str]:
+    """Run jobs in the order given, each on one of the devices; a failure stops no other.
 
     This is a pool of our own because submitit's local executor is none: it starts all jobs at
     once and gives each of them the same first GPUs, and its processes are meant to survive the one
@@ -73,7 +50,7 @@ def run_all(
         finally:
             free.put(names)
 
-    with _terminate_as_interrupt(), ThreadPoolExecutor(len(devices)) as pool:
+    with terminate_as_interrupt(), ThreadPoolExecutor(len(devices)) as pool:
         waiting = {pool.submit(work, job): job for job in jobs}
         try:
             for done, future in enumerate(as_completed(waiting), start=1):
@@ -96,21 +73,7 @@ def run_all(
     return failures
 
 
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """Let a polite kill, as batch systems send it, end the run in an orderly way."""
-
-    def interrupt(*_) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def measure_costs(jobs: Sequence[Job], devices: str, say: Callable[[str], None]) -> None:
+def measure_costs(jobs: Sequence[Job], devices: str, say: Say) -> None:
     """Measure what the models of some jobs cost, one after the other, where that is not known yet.
 
     They are measured in one process beside this one, so that no memory of a GPU stays taken. A

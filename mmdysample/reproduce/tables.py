@@ -107,8 +107,7 @@ class Table:
 def load_published(path: str | Path = PUBLISHED) -> dict[str, dict[str, dict[str, Published]]]:
     """Read the published numbers of a file of the form of ``tables.yaml``.
 
-    Returns:
-        dict: Numbers by table, row and column; unknown values are left out.
+    They are by table, row and column. Unknown ones are left out.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from mmdysample.engine.errors import UsageError
+from mmdysample.engine.processes import devices_for
 from mmdysample.reproduce import run
 from mmdysample.reproduce.job import Job
 from mmdysample.reproduce.results import find_runs
-from mmdysample.reproduce.run import Task, devices_for, run_all, submit
+from mmdysample.reproduce.run import Task, run_all, submit
 
 
 def test_a_failed_row_stops_no_other(make_job):
