@@ -112,7 +112,8 @@ def note_training(work_dir: str) -> None:
         return
     path = Path(work_dir, 'provenance.json')
     entries = json.loads(path.read_text()) if path.is_file() else []
-    entry = dict(device=device_name(), **provenance(), environment=collect_env())
+    environment = {k: v for k, v in collect_env().items() if k != 'numpy_random_seed'}
+    entry = dict(device=device_name(), **provenance(), environment=environment)
     ignored = ('time', 'command', 'environment')
     last = entries[-1] if entries else {}
     changed = [key for key in entry if key not in ignored and entry[key] != last.get(key)]

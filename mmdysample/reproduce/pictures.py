@@ -32,8 +32,7 @@ def draw_pictures(
 ) -> tuple[list[dict[str, Any]], str]:
     """Draw image, truth, the baseline's prediction and DySample's for some pictures of a table.
 
-    Pictures of earlier reports are deleted. What cannot be drawn never keeps the rest from being
-    reported.
+    Pictures of earlier reports are deleted. What cannot be drawn stops no report.
 
     Returns:
         tuple: A description of each picture (``file`` in the folder, ``image``, ``seed``,
@@ -42,9 +41,9 @@ def draw_pictures(
     """
     for path in folder.glob(f'{table.scale}-{table.name}-*.png'):
         path.unlink()
-    pair = choose_pair(table, runs)
     if count < 1:
         return [], ''
+    pair = choose_pair(table, runs)
     if not pair:
         return [], f'they need runs of {table.baseline.name} and of a DySample row with one seed.'
     try:

@@ -26,7 +26,6 @@ MEMBERS = ('dysample', 'dysample_s', 'dysample_plus', 'dysample_s_plus')
 """Rows of which the overview tells the gain."""
 
 COSTS = ('latency_ms', 'latency_ratio', 'params', 'upsampler_params', 'upsampler_macs')
-"""Numbers of a model's cost."""
 
 _ORIGINS = dict(
     revision='revisions of the code',
