@@ -49,6 +49,15 @@ def _forget_default_scope() -> Iterator[None]:
         sys.modules['mmengine.registry'].DefaultScope._instance_dict.clear()
 
 
+@pytest.fixture
+def mmseg_scope() -> Iterator[None]:
+    """Build by the names of mmseg."""
+    from mmengine.registry import DefaultScope
+
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        yield
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     """Print what the tests recorded as ``parity``: a case, its errors, the worst gradient."""
     reports = terminalreporter.getreports('passed') + terminalreporter.getreports('failed')

@@ -10,16 +10,15 @@ import pytest
 import torch
 
 pytest.importorskip('mmseg')
+from file_names import upsampler_in_name
 from mmengine import load
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
+from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-
-import mmdysample
 
 ROOT = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted((ROOT / 'depthformer').glob('*.py')) + sorted(
@@ -29,10 +28,7 @@ SIZE = (64, 96)
 BASELINE = ROOT / 'depthformer' / 'depthformer_swin-t_bilinear_2xb8-38k_nyu-416x544.py'
 
 
-@pytest.fixture(autouse=True)
-def _mmseg_scope():
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        yield
+pytestmark = pytest.mark.usefixtures('mmseg_scope')
 
 
 def shrink(model):
@@ -58,12 +54,6 @@ def batch(max_depth):
     shape = dict(img_shape=SIZE, ori_shape=SIZE)
     samples = [SegDataSample(metainfo=shape, gt_depth_map=PixelData(data=x)) for x in depth]
     return dict(inputs=[*torch.randint(0, 256, (2, 3, *SIZE)).byte()], data_samples=samples)
-
-
-def upsampler_in_name(path):
-    """The upsampler that a file name promises, longest name first."""
-    names = sorted(mmdysample.upsampler_names(), key=len, reverse=True)
-    return next(name for name in names if f'_{name}_' in path.stem.replace('-', '_'))
 
 
 every_config = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)

@@ -9,17 +9,15 @@ import torch
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
+from file_names import upsampler_in_name
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.fileio import load
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-
-import mmdysample
 
 ROOT = Path(__file__).parents[1] / 'configs'
 FOLDERS = ('segformer', 'upernet', 'maskformer', 'sem_fpn', 'camvid')
@@ -29,10 +27,7 @@ CONFIGS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob('*.
 SIZE = (64, 96)
 
 
-@pytest.fixture(autouse=True)
-def _mmseg_scope():
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        yield
+pytestmark = pytest.mark.usefixtures('mmseg_scope')
 
 
 def shrink(model):
@@ -63,12 +58,6 @@ def batch(num_classes):
     shape = dict(img_shape=SIZE, ori_shape=SIZE, pad_shape=SIZE)
     samples = [SegDataSample(metainfo=shape, gt_sem_seg=PixelData(data=x)) for x in labels]
     return dict(inputs=[*torch.randint(0, 256, (2, 3, *SIZE)).byte()], data_samples=samples)
-
-
-def upsampler_in_name(path):
-    """The upsampler that a file name promises, longest name first."""
-    names = sorted(mmdysample.upsampler_names(), key=len, reverse=True)
-    return next(name for name in names if f'_{name}_' in path.stem.replace('-', '_'))
 
 
 every_config = pytest.mark.parametrize(

@@ -56,7 +56,7 @@ class FiniteLossHook(Hook):
     """Stop when a loss is infinite or not a number, naming its terms and the iteration.
 
     It looks at every iteration and costs the device nothing: MMEngine's RuntimeInfoHook has moved
-    the losses to the host by then, and they are read from where it put them. The weights have been
+    the losses to the CPU by then, and they are read from where it put them. The weights have been
     updated with that loss, but in memory only, since checkpoints are written later than this.
     Infinite *gradients* are no concern: mixed precision skips those updates by itself.
     """
@@ -66,13 +66,7 @@ class FiniteLossHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Look at the losses.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Not used.
-            data_batch: Not used.
-            outputs (dict, optional): What the model logs; names with 'loss' in them are losses.
+        """Look at the losses, which are what the model logs under names with 'loss' in them.
 
         Raises:
             DivergedError: If one isn't finite.

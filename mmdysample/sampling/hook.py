@@ -84,9 +84,6 @@ class SamplingStatsHook(Hook):
     def before_train(self, runner) -> None:
         """Find the layers.
 
-        Args:
-            runner (Runner): The runner of the training.
-
         Raises:
             ValueError: If the model has no DySample layer, or none of a wanted name.
         """
@@ -105,13 +102,7 @@ class SamplingStatsHook(Hook):
         self._watched = {name: found[name] for name in self.layers or found}
 
     def before_train_iter(self, runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Watch the layers, if this iteration is to be logged.
-
-        Args:
-            runner (Runner): The runner of the training.
-            batch_idx (int): Not used.
-            data_batch: Not used.
-        """
+        """Watch the layers, if this iteration is to be logged."""
         if self.every_n_train_iters(runner, self.interval):
             self._stop()  # an iteration that failed may have been caught and left them
             self._handles = watch_sampling(self._watched, self._add)
@@ -119,14 +110,7 @@ class SamplingStatsHook(Hook):
     def after_train_iter(
         self, runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Log what was seen and stop watching.
-
-        Args:
-            runner (Runner): The runner of the training.
-            batch_idx (int): Not used.
-            data_batch: Not used.
-            outputs (dict, optional): Not used.
-        """
+        """Log what was seen and stop watching."""
         if not self._handles:
             return
         sums, maps = self._sums, self._maps
@@ -146,11 +130,7 @@ class SamplingStatsHook(Hook):
             self._draw(runner, maps)
 
     def after_train(self, runner) -> None:
-        """Let go of the layers.
-
-        Args:
-            runner (Runner): The runner of the training.
-        """
+        """Let go of the layers."""
         self._stop()
         self._watched = {}
 

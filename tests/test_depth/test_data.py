@@ -12,7 +12,6 @@ import torch
 
 pytest.importorskip('mmseg')
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
@@ -30,13 +29,7 @@ from mmdysample.depth.visualizer import colour_depth, draw_depth, scale_bar
 
 BASES = Path(mmdysample.__file__).parents[1] / 'configs' / '_base_' / 'datasets'
 
-pytestmark = pytest.mark.smoke
-
-
-@pytest.fixture(autouse=True)
-def _mmseg_scope():
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        yield
+pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures('mmseg_scope')]
 
 
 # ---- transforms --------------------------------------------------------------------------------

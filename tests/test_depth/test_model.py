@@ -12,7 +12,6 @@ import torch
 
 pytest.importorskip('mmseg')
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -27,13 +26,7 @@ SWIN_T = CONFIGS / 'depthformer' / 'depthformer_swin-t_bilinear_2xb8-38k_nyu-416
 SMALL = CONFIGS / 'scenes' / 'depthformer_dysample-plus_10e_scenes.py'
 CHANNELS = [4, 8, 12]
 
-pytestmark = pytest.mark.smoke
-
-
-@pytest.fixture(autouse=True)
-def _mmseg_scope():
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        yield
+pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures('mmseg_scope')]
 
 
 def pyramid(channels=CHANNELS, size=(7, 10), batch=2):

@@ -10,7 +10,6 @@ pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
 from mmengine.hub import get_config
 from mmengine.optim import OptimWrapper
-from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from mmseg.models.decode_heads import MaskFormerHead, SegformerHead, UPerHead
 from mmseg.registry import MODELS
@@ -51,10 +50,7 @@ def reports():
     return Reports.calls
 
 
-@pytest.fixture(autouse=True)
-def _mmseg_scope():
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        yield
+pytestmark = pytest.mark.usefixtures('mmseg_scope')
 
 
 def options_of(name):
