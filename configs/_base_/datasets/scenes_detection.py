@@ -3,8 +3,6 @@
 _base_ = './scenes.py'
 
 dataset_type = 'ScenesDetDataset'
-data_root = {{_base_.data_root}}
-scenes = {{_base_.scenes}}
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -21,33 +19,11 @@ test_pipeline = [
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
     ),
 ]
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        split='train',
-        scenes=scenes,
-        pipeline=train_pipeline,
-    ),
-)
+train_dataloader = dict(batch_size=4, dataset=dict(type=dataset_type, pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
     drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        split='val',
-        scenes=scenes,
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
+    dataset=dict(type=dataset_type, test_mode=True, pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(
