@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -9,10 +10,6 @@ from mmdysample.scenes.annotations import segments
 from mmdysample.scenes.metainfo import PALETTE
 from mmdysample.scenes.render import Frame
 from mmdysample.scenes.scenes import render_frame
-
-_NEAR_TO_FAR = np.array(
-    [(253, 231, 37), (122, 209, 81), (34, 168, 132), (42, 120, 142), (65, 68, 135), (68, 1, 84)]
-)
 
 
 def draw_instances(frame: Frame) -> np.ndarray:
@@ -40,10 +37,9 @@ def draw_depth(frame: Frame) -> np.ndarray:
     """Depth from yellow (near) to violet (far), black where there's none; uint8 RGB (H, W, 3)."""
     valid = frame.depth > 0
     low, high = frame.depth[valid].min(), frame.depth[valid].max()
-    place = (frame.depth - low) / max(high - low, 1e-6) * (len(_NEAR_TO_FAR) - 1)
-    stops = np.arange(len(_NEAR_TO_FAR))
-    colours = np.stack([np.interp(place, stops, c) for c in _NEAR_TO_FAR.T], axis=-1)
-    return np.where(valid[..., None], colours, 0).astype(np.uint8)
+    near = np.clip((high - frame.depth) / max(high - low, 1e-6), 0, 1)
+    colours = cv2.applyColorMap((255 * near).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
+    return np.where(valid[..., None], colours, 0)
 
 
 def contact_sheet(seed: int, split: str, count: int, size: tuple[int, int]) -> Image.Image:
