@@ -38,24 +38,14 @@ REMARKS = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """One computed number beside the published one.
+    """One computed number beside the published one."""
 
-    Args:
-        column (str): ``'params_m'`` or ``'flops_g'``, in millions or billions.
-        computed (float): Ours, by the column's reading.
-        published (str): As printed.
-        agrees (bool): Whether they agree, see :func:`agrees`.
-        source (str): Key of the publication.
-        why (str): What the column counts, or why the numbers differ; empty if there is nothing
-            to say.
-    """
-
-    column: str
-    computed: float
-    published: str
-    agrees: bool
-    source: str
-    why: str
+    column: str  # params_m or flops_g, in millions or billions
+    computed: float  # ours, by the column's reading
+    published: str  # as printed
+    agrees: bool  # see the function of that name
+    source: str  # key of the publication
+    why: str  # what the column counts, or why the numbers differ; empty if there is nothing to say
 
 
 def agrees(column: str, computed: float, printed: str) -> bool:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,61 +22,37 @@ FVCORE_OPS = ('conv', 'linear', 'matmul', 'bmm', 'addmm', 'einsum', 'upsample_bi
 
 @dataclass(frozen=True)
 class Network:
-    """A network of a published table.
-
-    Args:
-        name (str): What to call it.
-        package (str): The package whose config it is, ``'mmdet'`` or ``'mmseg'``.
-        config (str): That config, below the package's ``configs``.
-        part (str): Key of the part that upsamples, in the config's ``model``.
-        type (str): Class of this package that replaces that part.
-        size (tuple[int, int]): Height and width of the image that is counted.
-        table (str): Its table among the published ones.
-        baseline (str): The upsampler of the stock network.
-    """
+    """A network of a published table."""
 
     name: str
-    package: str
-    config: str
-    part: str
-    type: str
-    size: tuple[int, int]
-    table: str
-    baseline: str
+    package: str  # whose config it is, 'mmdet' or 'mmseg'
+    config: str  # below the package's configs
+    part: str  # that upsamples: its key in the config's model
+    type: str  # the class of this package that replaces it
+    size: tuple[int, int]  # height and width of the image that is counted
+    table: str  # among the published ones
+    baseline: str  # the upsampler of the stock network
 
 
+_SEGMENTOR = dict(package='mmseg', part='decode_head', size=(512, 512), baseline='bilinear')
+_DETECTOR = dict(package='mmdet', part='neck', type='UpsampleFPN', size=(800, 1344))
 NETWORKS = (
     Network(
         name='SegFormer-B1',
-        package='mmseg',
         config='segformer/segformer_mit-b1_8xb2-160k_ade20k-512x512.py',
-        part='decode_head',
         type='UpsampleSegformerHead',
-        size=(512, 512),
         table='semantic_segmentation_segformer_b1_ade20k',
-        baseline='bilinear',
+        **_SEGMENTOR,
     ),
     Network(
         name='UPerNet-R50',
-        package='mmseg',
         config='upernet/upernet_r50_4xb4-80k_ade20k-512x512.py',
-        part='decode_head',
         type='UpsampleUPerHead',
-        size=(512, 512),
         table='semantic_segmentation_upernet_r50_ade20k',
-        baseline='bilinear',
+        **_SEGMENTOR,
     ),
     *(
-        Network(
-            name=name,
-            package='mmdet',
-            config=config,
-            part='neck',
-            type='UpsampleFPN',
-            size=(800, 1344),
-            table=table,
-            baseline='nearest',
-        )
+        Network(name=name, config=config, table=table, baseline='nearest', **_DETECTOR)
         for name, config, table in (
             (
                 'Faster-R-CNN-R50',
@@ -102,24 +76,14 @@ NETWORKS = (
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """What a network costs with one upsampler.
+    """What a network costs with one upsampler."""
 
-    Args:
-        upsampler (str): Type name.
-        params (int): Parameters of the whole network.
-        macs (int): Multiply-accumulates of the whole network for one image.
-        count (int): Number of upsamplers in it.
-        upsampler_params (int): Parameters of all its upsamplers.
-        upsampler_weights (int): Those of them that are convolution weights.
-        upsampler_macs (int): Multiply-accumulates of all its upsamplers.
-    """
-
-    upsampler: str
-    params: int
-    macs: int
-    count: int
-    upsampler_params: int
-    upsampler_weights: int
+    upsampler: str  # its type
+    params: int  # of the whole network, like the next
+    macs: int  # multiply-accumulates for one image
+    count: int  # how many upsamplers there are
+    upsampler_params: int  # of all upsamplers, like the rest
+    upsampler_weights: int  # those of them that are convolution weights
     upsampler_macs: int
 
 
@@ -140,11 +104,10 @@ def build_network(network: Network, upsampler: str) -> nn.Module:
     Returns:
         nn.Module: The whole detector or segmentor, in evaluation mode.
     """
-    from mmengine.config import Config
+    from mmengine.hub import get_config
     from mmengine.registry import MODELS, DefaultScope
 
-    package = Path(importlib.import_module(network.package).__file__).parent
-    model = Config.fromfile(package / '.mim' / 'configs' / network.config).model
+    model = get_config(f'{network.package}::{network.config}').model
     model[network.part].update(type=network.type, upsample_cfg=dict(type=upsampler))
     with DefaultScope.overwrite_default_scope(network.package):
         return MODELS.build(model).eval()
@@ -153,13 +116,7 @@ def build_network(network: Network, upsampler: str) -> nn.Module:
 def count_parameters(modules: Sequence[nn.Module], weights_only: bool = False) -> int:
     """Count parameters, frozen ones too.
 
-    Args:
-        modules (Sequence[nn.Module]): The modules to sum over.
-        weights_only (bool): Leave out biases, and scales and shifts of normalisation layers.
-            Defaults to False.
-
-    Returns:
-        int: Their number.
+    With ``weights_only``, biases and the scales and shifts of normalisation layers are left out.
     """
     parameters = (parameter for module in modules for parameter in module.parameters())
     return sum(p.numel() for p in parameters if p.dim() > 1 or not weights_only)
