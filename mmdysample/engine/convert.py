@@ -140,10 +140,10 @@ def convert_checkpoint(
     if os.path.realpath(source) == os.path.realpath(target):
         raise UsageError(f'{target} is the source: write to another file')
     checkpoint = load_from_local(source, map_location='cpu')
+    cfg = read_config(config)
     state = weights_of(checkpoint)
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise RefusedCheckpointError('the file holds no state_dict of tensors')
-    cfg = read_config(config)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
         with mistakes_explained():
             model = MODELS.build(cfg.model)
