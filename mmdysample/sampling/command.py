@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import re
 from collections.abc import Sequence
 from copy import copy
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -25,7 +23,7 @@ from torch import nn
 
 from mmdysample.engine.checkpoint import check_weights, require_safe_loading
 from mmdysample.engine.errors import UnreadableImageError, UsageError
-from mmdysample.engine.files import check_writable, write_whole
+from mmdysample.engine.files import check_writable, use_whole_files, write_whole
 from mmdysample.engine.launch import (
     add_cfg_options,
     check_checkpoint_exists,
@@ -106,15 +104,16 @@ def visualize(args: argparse.Namespace) -> None:
     """
     points = _parse_points(args.points)
     cfg = load_config(args)
-    picture = _read_picture(args.image)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    load, *steps = Compose(_test_pipeline(cfg)).transforms
+    loaded = _load(load, args.image)
+    picture = loaded['img'][..., ::-1].astype(np.uint8)
     if not isinstance(points, str):
         _point_errors(check_points, points, picture.shape[:2])
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
     model = _build_model(cfg, args)
     layers = find_dysample(model)
     _check_layers(args, model, layers)
-    steps = Compose(_test_pipeline(cfg)).transforms
-    data, to_picture = _prepare(steps, args.image)
+    data, to_picture = _prepare(steps, loaded)
     seen, network_size = _run(model, data)
 
     placed = {}
@@ -153,17 +152,16 @@ def _parse_points(words: list[str]) -> str | np.ndarray:
     return points
 
 
-def _read_picture(path: str) -> np.ndarray:
-    """Read an image as RGB, turned as its metadata says, which is how pipelines load it."""
-    if not os.path.isfile(path):
-        raise UsageError(f'image {path} does not exist')
+def _load(load: Any, path: str) -> dict:
+    """Load an image by the first step of a pipeline."""
+    use_whole_files()  # whose errors name the file
     try:
-        picture = mmcv.imread(path)
-    except (cv2.error, OSError):
-        picture = None
-    if picture is None:
-        raise UnreadableImageError(f'image {path} cannot be read: it is damaged or no image')
-    return picture[..., ::-1]
+        results = load(dict(img_path=path, img_id=0, seg_fields=[]))
+    except (AssertionError, cv2.error) as error:
+        raise UnreadableImageError(f'{path} cannot be read: it is damaged or no image') from error
+    if results is None or 'img' not in results:
+        raise UsageError(f'the test pipeline starts with {type(load).__name__}, which loads no img')
+    return results
 
 
 def _build_model(cfg: Config, args: argparse.Namespace) -> nn.Module:
@@ -230,29 +228,25 @@ def _type(step: dict) -> str:
     return kind if isinstance(kind, str) else kind.__name__
 
 
-def _prepare(steps: Sequence[Any], path: str) -> tuple[dict, AxisMap]:
-    """Run the pipeline on the image, and on its pixels' coordinates to see where they go.
+def _prepare(steps: Sequence[Any], results: dict) -> tuple[dict, AxisMap]:
+    """Run the other steps on the image, and on its pixels' coordinates to see where they go.
 
     Returns:
         tuple[dict, AxisMap]: What the model takes, a batch of one; and the way from pixels of
         the network's input to pixels of the image.
     """
-    load, *rest = steps
-    results = load(dict(img_path=path, img_id=0, seg_fields=[]))
-    if results is None or 'img' not in results:
-        raise UsageError(f'the test pipeline starts with {type(load).__name__}, which loads no img')
     height, width = results['img'].shape[:2]
     coordinates = np.full((height, width, 3), _MARK, np.float32)
     coordinates[..., 1], coordinates[..., 0] = np.indices((height, width))
     traced = dict(results, img=coordinates)
     try:
-        for step in rest:
+        for step in steps:
             results = step(results)
             # The last step turns the image into a tensor, with the values that it has.
             if 'img' in results:
                 traced = _for_tracing(step)(traced)
     except ValueError as error:
-        raise UsageError(f'the test pipeline refuses image {path}: {error}') from error
+        raise UsageError(f'the test pipeline refuses the image: {error}') from error
     return pseudo_collate([results]), _straight_map(traced['img'])
 
 

@@ -283,7 +283,8 @@ def traced(image, *steps):
 
     init_default_scope('mmseg')
     pipeline = [dict(type='LoadImageFromFile'), *steps, dict(type='PackSegInputs')]
-    return command._prepare(Compose(pipeline).transforms, str(image))[1]
+    load, *rest = Compose(pipeline).transforms
+    return command._prepare(rest, command._load(load, str(image)))[1]
 
 
 FLIP = dict(type='RandomFlip', prob=1.0)
@@ -312,7 +313,7 @@ def test_pipelines_are_traced_back_to_the_picture(image, steps, network, picture
 def test_pipelines_that_turn_the_picture_are_refused(image):
     with pytest.raises(UsageError, match='more than resize, crop, flip and pad'):
         traced(image, dict(type='RandomRotate', prob=1.0, degree=(20, 21)))
-    with pytest.raises(UsageError, match='refuses image'):
+    with pytest.raises(UsageError, match='refuses the image'):
         traced(image, dict(type='KBCrop', size=(400, 100)))
 
 
