@@ -145,7 +145,7 @@ def test_a_log_damaged_elsewhere_is_named(tmp_path):
         read_scalars(path)
 
 
-def test_results_of_other_settings_are_not_touched(make_job):
+def test_results_of_another_config_are_not_touched(make_job):
     job = make_job()
     job.run()
     before = {path: path.read_bytes() for path in job.folder.iterdir() if path.is_file()}
