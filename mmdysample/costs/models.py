@@ -214,7 +214,7 @@ def _stand_in(upsamplers: Sequence[Upsampler]) -> list[int]:
 
 
 def _stand_in_pooling(roi_head: nn.Module) -> None:
-    """RoIAlign cannot run without data. Its taps depend on the boxes, and nobody counts them."""
+    """Replace RoIAlign, which cannot run without data. Its taps are in no published count."""
     for name in ('bbox_roi_extractor', 'mask_roi_extractor'):
         extractor = getattr(roi_head, name, None)
         if extractor is not None:

@@ -33,7 +33,7 @@ def add_upsamplers(parser: argparse.ArgumentParser, default: Sequence[str]) -> N
 
 
 def check_upsamplers(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Import the modules of ``--import``, then refuse types that nobody has registered."""
+    """Import the modules of ``--import``, then refuse types that are not registered."""
     if options.imports:
         sys.path.insert(0, str(Path.cwd()))
     for name in options.imports:

@@ -20,7 +20,7 @@ from mmdysample.engine.provenance import device_name, provenance, save
 MODELS = ('Faster-R-CNN-R50', 'SegFormer-B1')
 UPSAMPLERS = ('dysample', 'dysample_s_plus')
 CLASSES = 19
-"""Labels are drawn below this: every model has so many classes."""
+"""Random labels are below this; every model has at least as many classes."""
 
 
 def build_models(

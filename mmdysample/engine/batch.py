@@ -44,7 +44,7 @@ def keep_batch(cfg: Config, processes: int, images: int) -> list[str]:
         list[str]: KEY=VALUE entries that change the config; empty if it is right as it is.
 
     Raises:
-        UsageError: If ``images`` is no multiple of what a step has, or a schedule is of a type
+        UsageError: If ``images`` is not a multiple of a step's, or a schedule is of a type
             whose lengths are not known.
     """
     found = images_per_update(cfg, processes)

@@ -10,7 +10,7 @@ class MissingDataError(UsageError, FileNotFoundError):
 
 
 class UnreadableImageError(UsageError):
-    """A file is no whole image."""
+    """A file is not a whole image."""
 
 
 class RefusedCheckpointError(UsageError):

@@ -75,7 +75,7 @@ def run_script(main: Callable[[], int]) -> None:
             raise
         traceback.print_exc()
     if status == 0 and dist.is_initialized():
-        dist.barrier()  # nobody leaves while another still talks to it
+        dist.barrier()  # the others may still talk to this process
     sys.exit(status)
 
 
@@ -125,7 +125,7 @@ class Children:
 
 
 def die_with_parent() -> None:
-    """Leave no training behind that nobody watches, should the parent be killed."""
+    """Let the kernel end this process when the one that started it ends, even by SIGKILL."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 

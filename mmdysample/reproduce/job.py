@@ -36,7 +36,7 @@ _TAIL = 30  # lines of a log that go into a failure
 
 
 class RefusedError(UsageError):
-    """A folder is somebody else's: of another config or seed, or of a process at work there."""
+    """A folder holds work of another config or seed, or another process is at work there."""
 
 
 class Node(NamedTuple):

@@ -24,7 +24,7 @@ from mmdysample.reproduce.results import Run
 from mmdysample.reproduce.tables import Table
 
 _WIDTH, _GAP = 320, 8  # of a panel, and between panels, in pixels
-_FEW_CLASSES = 20  # so many colours can be explained
+_FEW_CLASSES = 20  # more colours than these make no legend
 
 
 def draw_pictures(

@@ -129,7 +129,7 @@ class Section:
 
 
 def gather(work_dir: Path, table: Table, pictures: Path, count: int) -> Section:
-    """Gather what is known about a table, and draw so many pictures into a folder."""
+    """Gather what is known about a table, and draw ``count`` pictures into a folder."""
     runs = find_runs(work_dir, table)
     costs = {row: load_cost(work_dir, table, row) for row in table.rows}
     costs = {row: cost for row, cost in costs.items() if cost}

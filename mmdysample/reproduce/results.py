@@ -67,8 +67,8 @@ def cost_file(work_dir: Path, table: Table, row: str) -> Path:
 def find_runs(work_dir: Path, table: Table) -> list[Run]:
     """Find all runs of a table, by row in the table's order and by seed.
 
-    One run that cannot be read keeps no other from being found. Folders of other names, such as
-    ``seed0.old``, are nobody's.
+    A run that cannot be read does not hide the others. Folders of other names, such as
+    ``seed0.old``, are ignored.
     """
     runs = []
     for row in table.rows:
@@ -151,8 +151,8 @@ def mean_and_band(values: Sequence[float]) -> tuple[float, float | None]:
 def summarize(table: Table, runs: Sequence[Run]) -> dict[str, dict[str, Cell]]:
     """Sum up a table over seeds: by row and metric, where something was measured.
 
-    The two trainings of a difference have the seed in common, so that the order of the images and
-    whatever else it decides is no part of the difference.
+    The two trainings of a difference have the same seed, so that the order of the images is the
+    same too.
     """
     cells: dict[str, dict[str, Cell]] = {name: {} for name in table.rows}
     measured = {

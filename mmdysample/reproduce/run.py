@@ -24,9 +24,8 @@ Say = Callable[[str], None]  # takes a line of progress
 def run_all(jobs: Sequence[Job], devices: Sequence[str], say: Say) -> dict[str, str]:
     """Run jobs in the order given, each on one of the devices; a failure stops no other.
 
-    This is a pool of our own because submitit's local executor is none: it starts all jobs at
-    once and gives each of them the same first GPUs, and its processes are meant to survive the one
-    that started them, which here would leave trainings behind that nobody watches.
+    submitit's local executor would not do: it starts all jobs at once, gives each of them the same
+    first GPUs, and lets its processes survive the one that started them.
 
     Returns:
         dict[str, str]: What went wrong, by the name of the job; empty if nothing did.

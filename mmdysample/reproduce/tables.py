@@ -93,7 +93,7 @@ class Table:
         """Choose rows that have a config, by name; all of them where no name is given.
 
         Raises:
-            UsageError: If a name is no row, or a row without a config.
+            UsageError: If there is no row of a name, or it has no config.
         """
         can_run = {name: row for name, row in self.rows.items() if row.config}
         unknown = [name for name in names or () if name not in can_run]

@@ -19,7 +19,7 @@ from mmdysample.sampling.positions import STATISTICS, Sampling, find_dysample, w
 
 
 class SamplingStatsHook(Hook):
-    """Log, every so many iterations, how far the DySample layers move their sampling positions.
+    """Log every few iterations how far the DySample layers move their sampling positions.
 
     For each layer the visualizer, and so TensorBoard and ``scalars.json``, gets
     ``sampling/LAYER/offset_length``, the mean offset length in input pixels;
@@ -33,7 +33,7 @@ class SamplingStatsHook(Hook):
     numbers, so training takes the same course.
 
     Args:
-        interval (int): Log every so many iterations. Defaults to 50.
+        interval (int): Iterations from one log to the next. Defaults to 50.
         layers (Sequence[str], optional): Names of layers. Defaults to None, all.
         draw_maps (bool): Also write the mean offset length of the groups, for the first image of
             the batch, as a picture. Defaults to False.

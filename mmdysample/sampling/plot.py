@@ -50,8 +50,8 @@ def draw_arrows(
         picture (np.ndarray): ``(H, W, 3)``, RGB, uint8.
         placed (PlacedSampling): The layer's sampling of this picture.
         pixels (np.ndarray): Output pixels of the layer to draw, ``(P, 2)``, row before column.
-        arrow_scale (float): Draw arrows so many times as long as they are, and say so in the
-            legend. Defaults to 1.
+        arrow_scale (float): Stretch the arrows by this factor, and say so in the legend.
+            Defaults to 1.
 
     Returns:
         np.ndarray: RGB, uint8: the picture, enlarged by the whole number that

@@ -267,7 +267,7 @@ class PlacedSampling:
         """Choose output pixels with long offsets that do not crowd each other.
 
         Args:
-            count (int): At most so many. Defaults to :data:`AUTO_POINTS`.
+            count (int): The most to choose. Defaults to :data:`AUTO_POINTS`.
 
         Returns:
             np.ndarray: ``(P, 2)``, row before column; the longest mean offset first.

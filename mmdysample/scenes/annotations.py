@@ -1,4 +1,4 @@
-"""The truth of a frame in the words of COCO, COCO panoptic, ADE and NYU."""
+"""The truth of a frame in the formats of COCO, COCO panoptic, ADE and NYU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmdysample.scenes.metainfo import CLASSES, PALETTE, STUFF, THINGS
 from mmdysample.scenes.render import Frame
 
 MIN_PIXELS = 20
-"""An object that shows fewer pixels is no instance: all such objects of a class are one crowd
+"""An object that shows fewer pixels is not an instance: such objects of a class are one crowd
 region (``iscrowd=1``), which COCO's metrics neither demand nor punish. Semantic map and depth hold
 them like any other."""
 

@@ -1,4 +1,4 @@
-"""What makes a framework's data set class one of scenes, rendered when first asked for."""
+"""A mixin for data set classes: the scenes are rendered when a data set is first built."""
 
 from __future__ import annotations
 
