@@ -30,7 +30,7 @@ from mmdysample.engine.checkpoint import load_from_local, save_whole, weights_of
 from mmdysample.engine.errors import RefusedCheckpointError, UsageError
 from mmdysample.engine.files import write_whole
 from mmdysample.engine.launch import read_config, run_tool
-from mmdysample.upsamplers import DySample, build_upsampler
+from mmdysample.upsamplers import DySample, build_upsampler, upsampler_names
 
 TOLERANCE = 1e-4
 """Greatest difference of outputs, in standard deviations of the trained network's."""
@@ -85,10 +85,11 @@ def adopt(
     except ValueError as error:
         raise UsageError(str(error)) from error
     if not isinstance(probe, DySample):
+        built = {name: build_upsampler(name, in_channels=256) for name in upsampler_names()}
+        able = [name for name, upsampler in built.items() if isinstance(upsampler, DySample)]
         raise UsageError(
             f'{upsample} cannot start at the outputs of a trained network: its kernels are drawn '
-            'at random. The types that can are dysample, dysample_s, dysample_plus, '
-            'dysample_s_plus, dysample_guided and dysample_context'
+            f'at random. The types that can are {", ".join(able)}'
         )
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     parts = {path: node for path, node in _parts(cfg.model) if not where or path in where}
