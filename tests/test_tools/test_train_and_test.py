@@ -168,6 +168,7 @@ def test_what_a_training_runs_on_is_noted_and_each_change(tool, configs, tmp_pat
     (first,) = train(1)
     assert first['device'] == provenance.device_name()
     assert first['revision'] == provenance.revision(ROOT)
+    assert first['environment']['PyTorch'] == torch.__version__
     assert train(2) == [first]
     monkeypatch.setattr(provenance, 'revision', lambda root: 'another')
     same, second = train(3)
