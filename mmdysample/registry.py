@@ -17,7 +17,7 @@ from mmdysample.upsamplers.base import upsampler_factory, upsampler_names
 CLASSES = {
     'mmengine': {
         'HOOKS': {
-            'mmdysample.engine.epoch_seed_hook': ['EpochSeedHook'],
+            'mmdysample.engine.hooks': ['EpochSeedHook'],
             'mmdysample.sampling.hook': ['SamplingStatsHook'],
         },
     },
