@@ -61,7 +61,7 @@ def main() -> None:
     model = load_model(Config.fromfile(config), checkpoint)
     part = split_model(model)[0]
     images = calibration_images(model, pictures, SIZE, most=16)
-    name_outputs(part, torch.from_numpy(images[0]))
+    name_outputs(part, SIZE)
     report = provenance() | dict(size=SIZE, graphs={})
     for package in ('onnx', 'onnxscript', 'onnxruntime'):
         report['versions'][package] = metadata.version(package)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from mmdysample import build_upsampler, upsampler_names
 from mmdysample.engine.provenance import provenance
+from mmdysample.export.report import put_table
 
 CHANNELS, OPSET = 64, 18
 EXPORTED, OTHER = (2, 9, 13), (1, 6, 7)  # batch, height, width
@@ -111,10 +112,7 @@ def main() -> None:
             report['types'][name] = results
             sys.stdout.write(f'{name}: {results}\n')
     Path(__file__).with_suffix('.json').write_text(json.dumps(report, indent=1) + '\n')
-    page = Path(__file__).parents[1] / 'ship_it.md'
-    before, start, rest = page.read_text().partition('<!-- upsamplers -->\n')
-    _, end, after = rest.partition('<!-- end of upsamplers -->')
-    page.write_text(f'{before}{start}\n{table(report["types"])}\n\n{end}{after}')
+    put_table(Path(__file__).parents[1] / 'ship_it.md', 'upsamplers', table(report['types']))
 
 
 if __name__ == '__main__':

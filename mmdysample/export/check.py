@@ -54,7 +54,7 @@ def unseen_inputs(
     """Make three inputs that an export has not seen.
 
     Args:
-        part (Part): The graph.
+        part (Part): The graph, as :func:`mmdysample.export.parts.name_outputs` left it.
         free (bool): Whether sizes may differ from those of the export.
         size (tuple[int, int]): Height and width of the image of the export.
         pictures (Sequence[np.ndarray]): Normalised pictures ``(1, 3, H, W)``. Int8 knows the
@@ -67,27 +67,16 @@ def unseen_inputs(
     """
     if part.name != NETWORK:
         return [torch.randn(regions, part.channels, *part.size) for regions in _REGIONS]
+    sizes = [size] * 3
     if free:
-        sizes = _SIZES if _takes(part, _SIZES[-1]) else _ALIGNED_SIZES
-        batches = (1, 2, 1)
-    else:
-        sizes, batches = [size] * 3, (1, 1, 1)
+        sizes = _ALIGNED_SIZES if part.aligned else _SIZES
     if not len(pictures):
+        batches = (1, 2, 1) if free else (1, 1, 1)
         return [torch.randn(n, part.channels, *s) for n, s in zip(batches, sizes, strict=True)]
     return [
         F.interpolate(torch.from_numpy(pictures[-1 - i % len(pictures)]), s, mode='bilinear')
         for i, s in enumerate(sizes)
     ]
-
-
-def _takes(part: Part, size: tuple[int, int]) -> bool:
-    """Whether PyTorch's network takes images of a size."""
-    try:
-        with torch.no_grad():
-            part.module(torch.zeros(1, part.channels, *size))
-    except (RuntimeError, ValueError, AssertionError):
-        return False
-    return True
 
 
 def compare(part: Part, graph: Graph, inputs: Sequence[Tensor]) -> list[Difference]:

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
 from mmdysample.engine.checkpoint import require_safe_loading
-from mmdysample.engine.errors import UsageError
 from mmdysample.engine.files import write_whole
-from mmdysample.engine.launch import check_checkpoint_exists, run_tool
+from mmdysample.engine.launch import (
+    add_cfg_options,
+    check_checkpoint_exists,
+    mistakes_explained,
+    read_config,
+    run_tool,
+)
 from mmdysample.export.errors import ExportError
 from mmdysample.export.evaluate import evaluate
-from mmdysample.export.export import DESCRIPTION, export_model
+from mmdysample.export.export import export_model
 from mmdysample.export.forms import SAMPLINGS
 from mmdysample.export.load import load_exported
-from mmdysample.export.runtimes import RUNTIMES
+from mmdysample.export.runtimes import DESCRIPTION, RUNTIMES
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -65,9 +69,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="largest difference as a fraction of an output's largest value (default: 1e-4, and "
         'more with --half and --int8)',
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override config'
-    )
+    add_cfg_options(parser)
     parser.add_argument(
         '--evaluate',
         action='store_true',
@@ -83,11 +85,10 @@ def export(args: argparse.Namespace) -> None:
     Raises:
         UsageError: If something is missing, cannot be exported or differs.
     """
-    if not os.path.isfile(args.config):
-        raise UsageError(f'config {args.config} does not exist')
+    cfg = read_config(args.config)
     check_checkpoint_exists(args.checkpoint)
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    with mistakes_explained('--cfg-options cannot be merged into the config'):
+        cfg.merge_from_dict(args.cfg_options or {})
     size = tuple(args.size) if args.size else test_size(cfg)
     out = args.out or Path('work_dirs', Path(args.config).stem, args.to)
     model = load_model(cfg, args.checkpoint)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mmdysample.engine.provenance import provenance
 from mmdysample.export.check import (
@@ -35,6 +35,7 @@ from mmdysample.export.precision import (
     to_int8,
 )
 from mmdysample.export.runtimes import (
+    DESCRIPTION,
     RUNTIMES,
     SUFFIXES,
     check_runtime,
@@ -44,11 +45,11 @@ from mmdysample.export.runtimes import (
     write_openvino,
 )
 
-DESCRIPTION = 'model.json'
-"""Name of the file beside the graphs that says what they are."""
-
 OPSETS = range(16, 24)
 """Versions of ONNX's operators: from the one that brought GridSample to PyTorch's newest."""
+
+_NOTED = ('to', 'size', 'dynamic', 'sampling', 'opset', 'precision')
+"""Options that ``model.json`` repeats."""
 
 
 @dataclass
@@ -128,13 +129,10 @@ def export_model(
         MissingRuntimeError: If a package is not installed.
         DifferingOutputsError: If a graph computes something else than PyTorch.
     """
+    options = _Options(to, tuple(size), dynamic, sampling, opset, half, calibration)
     folder = Path(folder)
-    _check_options(to, dynamic, sampling, opset, half, calibration, size)
-    check_runtime(to)
-    if folder.exists() and not (folder / DESCRIPTION).is_file():
-        raise ExportError(f'{folder} exists and is no earlier export, so it is not replaced')
-    precision = 'int8' if calibration else 'float16' if half else 'float32'
-    tolerance = TOLERANCES[precision] if tolerance is None else tolerance
+    _check(options, folder)
+    tolerance = TOLERANCES[options.precision] if tolerance is None else tolerance
     model = model.eval().cpu()
     parts = split_model(model)
     export = Export(folder, [], {}, tolerance)
@@ -142,19 +140,17 @@ def export_model(
     with tempfile.TemporaryDirectory(prefix='.export-', dir=folder.parent) as draft:
         images = calibration_images(model, calibration, size) if calibration else []
         for part in parts:
-            name_outputs(part, _example(part, size, batch=1))
+            name_outputs(part, options.size)
             path = Path(draft, part.name + SUFFIXES[to])
             with export_form(model, sampling, dynamic):
-                _write(part, path, to, size, dynamic, opset, half, images)
+                _write(part, path, options, images)
             graph = open_graph(path, part.outputs, torch.get_num_threads())
-            inputs = unseen_inputs(part, dynamic, size, images)
+            inputs = unseen_inputs(part, dynamic, options.size, images)
             export.differences += compare(part, graph, inputs)
             require_equal(export.differences, tolerance)
             export.latencies[part.name] = latency(part, graph, inputs[1], rounds)
             del graph
-        options = dict(to=to, size=list(size), dynamic=dynamic, sampling=sampling)
-        options |= dict(opset=opset, precision=precision)
-        text = json.dumps(describe(model, parts, export, options), indent=1)
+        text = json.dumps(_describe(model, parts, export, options), indent=1)
         Path(draft, DESCRIPTION).write_text(text + '\n')
         if to == 'onnx':
             _embed(parts, Path(draft), text)
@@ -162,16 +158,76 @@ def export_model(
     return export
 
 
-def describe(
-    model: nn.Module, parts: list[Part], export: Export, options: dict[str, Any]
+@dataclass(frozen=True)
+class _Options:
+    """Arguments of :func:`export_model`."""
+
+    to: str
+    size: tuple[int, int]
+    dynamic: bool
+    sampling: str
+    opset: int
+    half: bool
+    calibration: str | Path | None
+
+    @property
+    def precision(self) -> str:
+        return 'int8' if self.calibration else 'float16' if self.half else 'float32'
+
+
+def _check(options: _Options, folder: Path) -> None:
+    """Raise what :func:`export_model` says about its arguments."""
+    to, size, sampling, opset = options.to, options.size, options.sampling, options.opset
+    check_runtime(to)
+    if to == 'ncnn' and (options.dynamic or options.calibration):
+        raise ExportError('ncnn graphs have fixed sizes and no int8: leave out dynamic and int8')
+    if options.half and options.calibration:
+        raise ExportError('half and int8 exclude each other')
+    if sampling not in SAMPLINGS:
+        raise ExportError(f'sampling must be one of {tuple(SAMPLINGS)}, got {sampling!r}')
+    if to != 'ncnn' and opset not in OPSETS:
+        raise ExportError(f'opset must be {OPSETS[0]} to {OPSETS[-1]}, got {opset}')
+    if len(size) != 2 or min(size) < 32:
+        raise ExportError(f'size must be a height and a width of at least 32, got {size}')
+    if options.calibration and not Path(options.calibration).is_dir():
+        raise ExportError(f'calibration folder {options.calibration} does not exist')
+    if folder.exists() and not (folder / DESCRIPTION).is_file():
+        raise ExportError(f'{folder} exists and is no earlier export, so it is not replaced')
+
+
+def _write(part: Part, path: Path, options: _Options, images: list[np.ndarray]) -> None:
+    """Write the graph of a part for its runtime."""
+    size, free = options.size, options.dynamic
+    if options.to == 'ncnn':
+        write_ncnn(part, part.example(size, free=False), path, options.half)
+        return
+    # An exporter takes a 1 for a constant.
+    batch = 2 if free or part.name != NETWORK else 1
+    written = path.parent / f'{part.name}.onnx'
+    write_onnx(part, part.example(size, free, batch), written, options.opset, free)
+    if options.precision != 'float32':  # what lower precision hides is looked for before
+        graph = open_graph(written, part.outputs, torch.get_num_threads())
+        differences = compare(part, graph, unseen_inputs(part, free, size))
+        require_equal(differences, TOLERANCES['float32'])
+    if options.half and options.to == 'onnx':
+        to_half(written, sampling_nodes(part, written))
+    if images and part.name == NETWORK:  # pictures show no ranges of the regions' features
+        to_int8(written, sampling_nodes(part, written), images)
+    if options.to == 'openvino':
+        write_openvino(written, path, options.half)
+        written.unlink()
+
+
+def _describe(
+    model: nn.Module, parts: list[Part], export: Export, options: _Options
 ) -> dict[str, Any]:
     """What ``model.json`` says: how to feed the graphs, their origin, and how right they are."""
     preprocessor = model.data_preprocessor
     normalised = hasattr(preprocessor, 'mean')
-    versions = {name: metadata.version(name) for name in ('torch', *RUNTIMES[options['to']])}
+    versions = {name: metadata.version(name) for name in ('torch', *RUNTIMES[options.to])}
     return dict(
         format=1,
-        **options,
+        **{name: getattr(options, name) for name in _NOTED},
         input=dict(
             layout='NCHW',
             dtype='float32',
@@ -180,7 +236,7 @@ def describe(
             std=preprocessor.std.flatten().tolist() if normalised else None,
         ),
         graphs=[
-            dict(name=part.name, file=part.name + SUFFIXES[options['to']], outputs=part.outputs)
+            dict(name=part.name, file=part.name + SUFFIXES[options.to], outputs=part.outputs)
             for part in parts
         ],
         dataset_meta=getattr(model, 'dataset_meta', None),
@@ -190,63 +246,6 @@ def describe(
         made=provenance() | dict(versions=versions),
         config=model.cfg.pretty_text,
     )
-
-
-def _check_options(
-    to: str,
-    dynamic: bool,
-    sampling: str,
-    opset: int,
-    half: bool,
-    calibration: str | Path | None,
-    size: tuple[int, int],
-) -> None:
-    if to == 'ncnn' and (dynamic or calibration):
-        raise ExportError('ncnn graphs have fixed sizes and no int8: leave out dynamic and int8')
-    if half and calibration:
-        raise ExportError('half and int8 exclude each other')
-    if sampling not in SAMPLINGS:
-        raise ExportError(f'sampling must be one of {tuple(SAMPLINGS)}, got {sampling!r}')
-    if to != 'ncnn' and opset not in OPSETS:
-        raise ExportError(f'opset must be {OPSETS[0]} to {OPSETS[-1]}, got {opset}')
-    if len(size) != 2 or min(size) < 32:
-        raise ExportError(f'size must be a height and a width of at least 32, got {tuple(size)}')
-    if calibration and not Path(calibration).is_dir():
-        raise ExportError(f'calibration folder {calibration} does not exist')
-
-
-def _example(part: Part, size: tuple[int, int], batch: int) -> Tensor:
-    return torch.randn(batch, part.channels, *(part.size or size))
-
-
-def _write(
-    part: Part,
-    path: Path,
-    to: str,
-    size: tuple[int, int],
-    dynamic: bool,
-    opset: int,
-    half: bool,
-    images: list[np.ndarray],
-) -> None:
-    if to == 'ncnn':
-        write_ncnn(part, _example(part, size, 1), path, half)
-        return
-    several = dynamic or part.name != NETWORK
-    example = _example(part, size, 2 if several else 1)
-    written = path.parent / f'{part.name}.onnx'
-    write_onnx(part, example, written, opset, dynamic)
-    if half or images:  # what lower precision hides is looked for before
-        graph = open_graph(written, part.outputs, torch.get_num_threads())
-        differences = compare(part, graph, unseen_inputs(part, dynamic, size))
-        require_equal(differences, TOLERANCES['float32'])
-    if half and to == 'onnx':
-        to_half(written, sampling_nodes(part, written))
-    if images and part.name == NETWORK:  # pictures show no ranges of the regions' features
-        to_int8(written, sampling_nodes(part, written), images)
-    if to == 'openvino':
-        write_openvino(written, path, half)
-        written.unlink()
 
 
 def _embed(parts: list[Part], draft: Path, text: str) -> None:

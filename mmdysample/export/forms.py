@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdysample.export.errors import ExportError
@@ -23,8 +24,8 @@ def export_form(model: nn.Module, sampling: str, free: bool) -> Iterator[None]:
     Args:
         model (nn.Module): The model.
         sampling (str): DySample's form, a key of :data:`SAMPLINGS`.
-        free (bool): Replace layers that freeze sizes: adaptive pooling to more than one pixel and
-            deformable attention.
+        free (bool): Replace layers that freeze sizes: adaptive pooling to more than one pixel,
+            deformable attention, and what a Swin Transformer pads.
     """
     samplers = [module for module in model.modules() if isinstance(module, DySample)]
     backends = {module: module.backend for module in samplers}
@@ -50,9 +51,14 @@ def _free_form(module: nn.Module) -> nn.Module | None:
     """What computes the same as a layer without freezing sizes; None for layers that do not."""
     if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size not in (1, (1, 1)):
         return FreePool(module.output_size)
-    if type(module).__name__ == 'MultiScaleDeformableAttention':
-        return FreeAttention(module)
-    return None
+    # MMDetection and MMSegmentation each have layers of these names, and they are the same.
+    forms = dict(
+        MultiScaleDeformableAttention=FreeAttention,
+        ShiftWindowMSA=FreeWindows,
+        AdaptivePadding=FreePadding,
+    )
+    form = forms.get(type(module).__name__)
+    return form and form(module)
 
 
 class FreePool(nn.Module):
@@ -88,8 +94,8 @@ def _averages(length: int, count: int, like: Tensor) -> Tensor:
 class FreeAttention(nn.Module):
     """MMCV's deformable attention with the sizes of the levels as numbers instead of a tensor.
 
-    A size that is read from a tensor is a constant to an exporter. The host hands the numbers
-    over as ``shapes``.
+    A size that is read from a tensor is a constant to an exporter. The neck around it
+    hands the numbers over as ``shapes``.
 
     Args:
         attention (nn.Module): The ``mmcv.ops.MultiScaleDeformableAttention`` that it stands for.
@@ -114,7 +120,7 @@ class FreeAttention(nn.Module):
         layer = self.attention
         if shapes is None or not layer.batch_first or reference_points.shape[-1] != 2:
             raise ExportError(
-                'deformable attention can be exported with free sizes where its host names the '
+                'deformable attention can be exported with free sizes where the neck names the '
                 'shapes of the levels, batch first and with points as references; export with '
                 'fixed sizes'
             )
@@ -133,3 +139,76 @@ class FreeAttention(nn.Module):
             value, shapes, locations, weights.unflatten(-1, per_point[1:])
         )
         return layer.dropout(layer.output_proj(attended)) + identity
+
+
+class FreePadding(nn.Module):
+    """The frameworks' ``AdaptivePadding`` without a branch for images that need none.
+
+    Args:
+        layer (nn.Module): The layer that it stands for, of a stride up to its kernel's side.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pad ``(N, C, H, W)`` until the kernel reaches every pixel."""
+        layer = self.layer
+        pads = []
+        steps = zip(x.shape[:1:-1], layer.kernel_size[::-1], layer.stride[::-1], strict=True)
+        for (length, kernel, stride), dilation in zip(steps, layer.dilation[::-1], strict=True):
+            last = (length + stride - 1) // stride - 1
+            pad = last * stride + (kernel - 1) * dilation + 1 - length
+            before = pad // 2 if layer.padding == 'same' else 0
+            pads += [before, pad - before]
+        return F.pad(x, pads)
+
+
+class FreeWindows(nn.Module):
+    """Swin's ``ShiftWindowMSA``, whose sizes are written so that exporters can simplify them.
+
+    The original pads by ``(-H) % 7`` and divides the padded size by 7; nested over the stages, such
+    terms keep an exporter busy for many minutes. Here the number of windows comes first.
+
+    Args:
+        layer (nn.Module): The layer that it stands for.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, query: Tensor, hw_shape: tuple[int, int]) -> Tensor:
+        """Attend within windows; arguments as the layer's, ``(N, H * W, C)`` and ``(H, W)``."""
+        layer = self.layer
+        side, shift = layer.window_size, layer.shift_size
+        height, width = hw_shape
+        rows, columns = (height + side - 1) // side, (width + side - 1) // side
+        x = query.unflatten(1, (height, width))
+        x = F.pad(x, (0, 0, 0, columns * side - width, 0, rows * side - height))
+        mask = None
+        if shift:
+            x = x.roll((-shift, -shift), (1, 2))
+            region = 3 * _band(rows * side, layer, x)[:, None] + _band(columns * side, layer, x)
+            region = self._split(region[None, ..., None], rows, columns).squeeze(-1)
+            mask = -100.0 * (region[:, None] != region[:, :, None]).to(x.dtype)
+        x = layer.w_msa(self._split(x, rows, columns), mask=mask)
+        x = x.unflatten(0, (-1, rows, columns)).unflatten(3, (side, side))
+        x = x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        if shift:
+            x = x.roll((shift, shift), (1, 2))
+        return layer.drop(x[:, :height, :width].flatten(1, 2))
+
+    def _split(self, x: Tensor, rows: int, columns: int) -> Tensor:
+        """Cut ``(N, H, W, C)`` into windows ``(N * rows * columns, side ** 2, C)``."""
+        side = self.layer.window_size
+        x = x.unflatten(2, (columns, side)).unflatten(1, (rows, side))
+        return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
+
+
+def _band(length: int, layer: nn.Module, like: Tensor) -> Tensor:
+    """0, 1 or 2 for each row of a map that was rolled: pixels of two bands were no neighbours."""
+    row = torch.arange(length, device=like.device)
+    seams = (length - layer.window_size, length - layer.shift_size)
+    return sum((row >= seam).to(torch.int64) for seam in seams)

@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from mmdysample.export.errors import ExportError
 from mmdysample.export.parts import NETWORK, nest
-from mmdysample.export.runtimes import Graph, check_runtime, open_graph
-
-_DESCRIPTION = 'model.json'
+from mmdysample.export.runtimes import DESCRIPTION, Graph, check_runtime, open_graph
 
 
 def load_exported(folder: str | Path, threads: int | None = None) -> nn.Module:
@@ -38,9 +36,9 @@ def load_exported(folder: str | Path, threads: int | None = None) -> nn.Module:
         ExportError: If the folder holds no export.
         MissingRuntimeError: If a package is not installed.
     """
-    description = Path(folder) / _DESCRIPTION
+    description = Path(folder) / DESCRIPTION
     if not description.is_file():
-        raise ExportError(f'{folder} holds no exported model: it has no {_DESCRIPTION}')
+        raise ExportError(f'{folder} holds no exported model: it has no {DESCRIPTION}')
     about = json.loads(description.read_text())
     check_runtime(about['to'])
     cfg = Config.fromstring(about['config'], '.py')

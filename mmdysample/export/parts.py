@@ -9,10 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmdysample.engine.errors import UsageError
+from mmdysample.export.errors import ExportError
 
 NETWORK = 'network'
 """Name of the part that takes the image; the others take features of regions."""
+
+ODD_SIZE = (129, 257)
+"""Height and width of the image by which graphs with free sizes are made. Both are 2**n + 1, so
+every stride up to 32 and windows of 7, 8, 12 and 16 pixels leave a rest on every level. An exporter
+records the padding that fills up such a rest only if the example needs it."""
 
 
 @dataclass
@@ -27,6 +32,8 @@ class Part:
         size (tuple[int, int], optional): Height and width of the input where they are always the
             same. Defaults to None: they are those of the image.
         outputs (list[str]): What the outputs are called; :func:`name_outputs` fills it.
+        aligned (bool): Whether PyTorch's own network refuses :data:`ODD_SIZE`, because its pyramid
+            takes multiples of the largest stride only; :func:`name_outputs` finds out.
     """
 
     name: str
@@ -34,11 +41,24 @@ class Part:
     channels: int = 3
     size: tuple[int, int] | None = None
     outputs: list[str] = field(default_factory=list)
+    aligned: bool = False
 
     @property
     def input(self) -> str:
         """What the input is called."""
         return 'image' if self.name == NETWORK else 'features'
+
+    def example(self, size: tuple[int, int], free: bool, batch: int = 1) -> Tensor:
+        """An input to make the graph by.
+
+        Args:
+            size (tuple[int, int]): Height and width of the image if the graph keeps them.
+            free (bool): Whether sizes may differ from those of the export.
+            batch (int): Number of images or regions. Defaults to 1.
+        """
+        if free and not self.aligned:
+            size = ODD_SIZE
+        return torch.randn(batch, self.channels, *(self.size or size))
 
 
 def split_model(model: nn.Module) -> list[Part]:
@@ -56,30 +76,31 @@ def split_model(model: nn.Module) -> list[Part]:
         list[Part]: In the order in which they run.
 
     Raises:
-        UsageError: If the model is of a kind whose network has no raw outputs of this form.
+        ExportError: If the model is of a kind whose network has no raw outputs of this form.
     """
     heads = _dense_heads(model)
     if not heads:
-        raise UsageError(
+        raise ExportError(
             f'{type(model).__name__} cannot be exported: only segmentors with a decode head, '
             'detectors with a dense head and detectors with proposals can, and query-based models '
             'and the mask heads of single-stage detectors cannot'
         )
-    parts = [Part(NETWORK, Network(model, heads))]
+    parts = [Part(NETWORK, Outputs(model, heads))]
     roi_head = getattr(model, 'roi_head', None)
-    if roi_head is None:
-        return parts
     if getattr(roi_head, 'with_shared_head', False):
-        raise UsageError(f'{type(model).__name__} has a shared RoI head, which cannot be exported')
+        raise ExportError(f'{type(model).__name__} has a shared RoI head, which cannot be exported')
     for kind in ('bbox', 'mask'):
         if not getattr(roi_head, f'with_{kind}', False):
             continue
         extractors = roi_head.get_submodule(f'{kind}_roi_extractor')
-        for suffix, head in _stages(roi_head.get_submodule(f'{kind}_head')):
-            extractor = extractors[int(suffix)] if suffix else extractors
-            name = f'{kind}_head.{suffix}'.rstrip('.')
+        head = roi_head.get_submodule(f'{kind}_head')
+        cascade = isinstance(head, nn.ModuleList)  # a head for each of its stages
+        stages = list(head) if cascade else [head]
+        extractors = list(extractors) if cascade else [extractors]
+        for index, (stage, extractor) in enumerate(zip(stages, extractors, strict=True)):
+            name = f'{kind}_head.{index}' if cascade else f'{kind}_head'
             height, width = map(int, extractor.roi_layers[0].output_size)
-            parts.append(Part(name, Head(head), extractor.out_channels, (height, width)))
+            parts.append(Part(name, Outputs(stage), extractor.out_channels, (height, width)))
     return parts
 
 
@@ -94,70 +115,48 @@ def _dense_heads(model: nn.Module) -> list[str]:
     return [] if query_based or not known else heads
 
 
-def _stages(head: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """One head, or those of the stages of a cascade, with what the name ends in."""
-    if isinstance(head, nn.ModuleList):
-        yield from ((str(index), stage) for index, stage in enumerate(head))
-    else:
-        yield '', head
-
-
-class Network(nn.Module):
-    """From the normalised image ``(N, 3, H, W)`` to the raw outputs, a tuple of tensors.
+class Outputs(nn.Module):
+    """A part as exporters see it: one tensor goes in, a tuple of tensors comes out.
 
     Args:
-        model (nn.Module): The whole model.
-        heads (Sequence[str]): Names of its heads that read the pyramid.
+        model (nn.Module): The whole model, or a box or mask head.
+        heads (Sequence[str]): Names of the model's heads that read the pyramid. Defaults to none:
+            ``model`` is a head that reads the features of regions, ``(R, C, h, w)``.
     """
 
-    def __init__(self, model: nn.Module, heads: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, heads: Sequence[str] = ()) -> None:
         super().__init__()
         self.model = model
         self.heads = tuple(heads)
 
-    def named_outputs(self, image: Tensor) -> dict[str, Tensor]:
-        """Run the network and name its outputs after the heads, and after the pyramid if needed.
-
-        Args:
-            image (Tensor): Normalised, ``(N, 3, H, W)``.
-
-        Returns:
-            dict[str, Tensor]: As :func:`flatten` names them.
-        """
-        features = self.model.extract_feat(image)
+    def named_outputs(self, x: Tensor) -> dict[str, Tensor]:
+        """Run the part; outputs are named after the heads, and after the pyramid if needed."""
+        if not self.heads:
+            return dict(flatten({'head': self.model(x)}))
+        features = self.model.extract_feat(x)
         outputs = {'pyramid': features} if hasattr(self.model, 'roi_head') else {}
         outputs |= {name: self.model.get_submodule(name)(features) for name in self.heads}
         return dict(flatten(outputs))
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Run the network."""
-        return tuple(self.named_outputs(image).values())
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Run the part."""
+        return tuple(self.named_outputs(x).values())
 
 
-class Head(nn.Module):
-    """A head that reads the features of regions, ``(R, C, h, w)``.
+def name_outputs(part: Part, size: tuple[int, int]) -> None:
+    """Run a part in PyTorch; note the names of its outputs and whether it takes an odd image.
 
     Args:
-        head (nn.Module): A box or mask head.
+        part (Part): The part; ``outputs`` and ``aligned`` are set.
+        size (tuple[int, int]): Height and width of an image that it takes in any case.
     """
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.head = head
-
-    def named_outputs(self, features: Tensor) -> dict[str, Tensor]:
-        """Run the head and name its outputs."""
-        return dict(flatten({'head': self.head(features)}))
-
-    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        """Run the head."""
-        return tuple(self.named_outputs(features).values())
-
-
-def name_outputs(part: Part, example: Tensor) -> None:
-    """Run a part once and note the names of its outputs."""
     with torch.no_grad():
-        part.outputs = list(part.module.named_outputs(example))
+        try:
+            outputs = part.module.named_outputs(part.example(size, free=True))
+        except (RuntimeError, ValueError, AssertionError):
+            part.aligned = True
+            outputs = part.module.named_outputs(part.example(size, free=False))
+    part.outputs = list(outputs)
 
 
 def flatten(value: Any, name: str = '') -> Iterator[tuple[str, Tensor]]:
@@ -172,16 +171,14 @@ def flatten(value: Any, name: str = '') -> Iterator[tuple[str, Tensor]]:
     """
     if isinstance(value, Tensor):
         yield name, value
-        return
-    if value is None:
-        return
-    items = value.items() if isinstance(value, Mapping) else enumerate(value)
-    for key, item in items:
-        yield from flatten(item, f'{name}.{key}' if name else str(key))
+    elif value is not None:
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, item in items:
+            yield from flatten(item, f'{name}.{key}' if name else str(key))
 
 
 def nest(outputs: Mapping[str, Tensor]) -> Any:
-    """Undo :func:`flatten`: numbers become the places of a list, other keys those of a dict."""
+    """Undo :func:`flatten`: numbers become the indices of a list, other keys those of a dict."""
     if list(outputs) == ['']:
         return outputs['']
     groups: dict[str, dict[str, Tensor]] = {}

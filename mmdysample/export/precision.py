@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ast
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import nn
 
 from mmdysample.export.errors import ExportError
 from mmdysample.export.parts import Part
+from mmdysample.export.runtimes import quiet
 from mmdysample.upsamplers import DySample
 
 _PICTURES = ('.jpg', '.jpeg', '.png', '.bmp')
@@ -70,14 +70,12 @@ def to_int8(path: Path, kept: Sequence[str], images: Sequence[np.ndarray]) -> No
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
-            self.feeds: Iterator[dict[str, np.ndarray]] = iter({'image': x} for x in images)
+            self.feeds = iter({'image': x} for x in images)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.feeds, None)
 
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # it recommends a preparation that symbolic sizes break
-    try:
+    with quiet():  # it recommends a preparation that symbolic sizes break
         quantization.quantize_static(
             path,
             path,
@@ -86,8 +84,6 @@ def to_int8(path: Path, kept: Sequence[str], images: Sequence[np.ndarray]) -> No
             nodes_to_exclude=list(kept),
             per_channel=True,
         )
-    finally:
-        logging.disable(level)
 
 
 def calibration_images(

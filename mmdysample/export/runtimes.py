@@ -31,6 +31,9 @@ RUNTIMES = {
 SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'ncnn': '.ncnn.param'}
 """What the name of a graph's file ends in."""
 
+DESCRIPTION = 'model.json'
+"""Name of the file beside the graphs that says what they are."""
+
 Graph = Callable[[np.ndarray], list[np.ndarray]]
 
 
@@ -65,7 +68,7 @@ def write_onnx(part: Part, example: Tensor, path: Path, opset: int, free: bool) 
     axes = {} if part.name == NETWORK else {0: dynamic}
     if free and part.name == NETWORK:
         axes = {0: dynamic, 2: dynamic, 3: dynamic}
-    with _quiet():
+    with quiet():
         try:
             torch.onnx.export(
                 part.module,
@@ -84,7 +87,8 @@ def write_onnx(part: Part, example: Tensor, path: Path, opset: int, free: bool) 
                 f'PyTorch cannot export the {part.name} to ONNX: {_reason(error)}'
             ) from error
     # Where the exporter cannot lower the version it says so in its log and writes the higher one.
-    written = _import('onnx').load(path).opset_import[0].version
+    imports = _import('onnx').load(path, load_external_data=False).opset_import
+    written = next(entry.version for entry in imports if not entry.domain)
     if written != opset:
         raise ExportError(f'PyTorch can export the {part.name} to opset {written}, not to {opset}')
 
@@ -115,7 +119,7 @@ def write_ncnn(part: Part, example: Tensor, path: Path, half: bool) -> None:
     """
     pnnx = _import('pnnx')
     stem = path.name.removesuffix(SUFFIXES['ncnn'])
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder, _quiet():
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, quiet():
         traced = os.path.join(folder, f'{stem}.pt')
         try:
             pnnx.export(part.module, traced, (example,), fp16=half, check_trace=False)
@@ -155,7 +159,9 @@ def open_graph(path: Path, outputs: Sequence[str], threads: int) -> Graph:
     opened = {'onnx': _open_onnx, 'openvino': _open_openvino, 'ncnn': _open_ncnn}[runtime]
     try:
         return opened(path, outputs, threads)
-    except RuntimeError as error:
+    except MissingRuntimeError:
+        raise
+    except Exception as error:  # each runtime has its own
         raise ExportError(f'{runtime} cannot load {path.name}: {_reason(error)}') from error
 
 
@@ -229,7 +235,7 @@ def _reason(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporters' remarks, which are for their own developers."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)

@@ -32,8 +32,10 @@ def lively(model: torch.nn.Module) -> torch.nn.Module:
     """Weights by which every layer matters: a fresh head's small ones would hide a wrong graph."""
     torch.manual_seed(0)
     for name, parameter in model.named_parameters():
-        if 'upsample_modules' in name or name.startswith(('offset', 'scope')):
+        if 'upsample_modules' in name:
             torch.nn.init.normal_(parameter, std=0.01)
+        elif '_reg.' in name or '.fc_cls.' in name:  # a box is an exponential of what they return
+            torch.nn.init.normal_(parameter, std=0.003)
         elif parameter.dim() > 1:
             torch.nn.init.kaiming_normal_(parameter)
     return model.eval()

@@ -36,3 +36,33 @@ def test_deformable_attention_without_frozen_sizes():
     assert neck.self_attn is attention
     for a, b in zip(got, wanted, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('size', [(56, 28), (97, 61), (13, 9)])
+def test_a_swin_transformer_without_frozen_sizes(size):
+    """Windows of 7 that fit the map, that do not, and that are larger than it."""
+    backbones = pytest.importorskip('mmseg.models.backbones')
+    stages = dict(depths=(2, 2), num_heads=(1, 2), strides=(4, 2), out_indices=(0, 1))
+    swin = backbones.SwinTransformer(embed_dims=8, **stages)
+    swin.eval()
+    for parameter in swin.parameters():
+        if parameter.dim() > 1:
+            nn.init.kaiming_normal_(parameter)
+    x = torch.randn(2, 3, *size)
+    wanted = swin(x)
+    with forms.export_form(swin, 'gridsample', free=True):
+        kinds = {type(module).__name__ for module in swin.modules()}
+        got = swin(x)
+    assert {'FreePadding', 'FreeWindows'} <= kinds and 'ShiftWindowMSA' in kinds
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('padding', ['same', 'corner'])
+@pytest.mark.parametrize(('kernel', 'stride', 'dilation'), [(4, 4, 1), (3, 2, 1), (3, 2, 2)])
+def test_padding_without_frozen_sizes(kernel, stride, dilation, padding):
+    layers = pytest.importorskip('mmseg.models.utils.embed')
+    layer = layers.AdaptivePadding(kernel, stride, dilation, padding)
+    for size in ((8, 12), (9, 7), (5, 6)):
+        x = torch.randn(1, 2, *size)
+        assert torch.equal(forms.FreePadding(layer)(x), layer(x))

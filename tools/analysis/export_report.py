@@ -8,4 +8,4 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the plain checko
 from mmdysample.export.report import main
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())
