@@ -130,13 +130,18 @@ def sampling_candidates(
 def upsampler_candidates(
     shapes: Shapes, dtype: torch.dtype, memory_format: torch.memory_format, device: torch.device
 ) -> Iterator[Candidate]:
-    """Every registered upsampler and other implementations of two, as whole modules."""
+    """Every registered upsampler and other implementations of two, as whole modules.
+
+    With several threads of a CPU only those that have native kernels, and bilinear interpolation.
+    """
     features = list(_features(shapes, dtype, memory_format, device))
     guides = [
         torch.randn(n, CHANNELS, SCALE * h, SCALE * w, dtype=dtype, device=device).requires_grad_()
         for n, h, w in shapes
     ]
     names = ['bilinear', *(n for n in upsampler_names() if n not in ('bilinear', 'interpolate'))]
+    if device.type == 'cpu' and torch.get_num_threads() > 1:  # the slow ones cost minutes
+        names = [name for name in names if name in ('bilinear', 'dysample_s_plus', *NATIVE)]
     modules = {name: build_upsampler(name, CHANNELS) for name in names}
     if device.type == 'cpu' and can_run_native(features[0]):
         modules |= {

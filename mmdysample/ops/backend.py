@@ -135,6 +135,17 @@ def only_plain_operators() -> bool:
     return torch.jit.is_tracing() or torch.compiler.is_exporting() or _is_transforming()
 
 
+def runs_eagerly(*tensors: Tensor | None) -> bool:
+    """Whether nothing follows a call: no graph is made of it, and no mode or tensor intercepts it.
+
+    Then a kernel need not be called as an operator of PyTorch. That takes as long as the sampling
+    of a small map, and the first such call imports ``torch._dynamo`` for more than a second.
+    """
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return False
+    return all(t is None or type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
+
+
 def _is_transforming() -> bool:
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 

@@ -15,12 +15,14 @@ import torch
 import torch.multiprocessing as mp
 from oracles.dysample import random_case
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmdysample import DySample
-from mmdysample.ops import dysample
+from mmdysample.ops import dysample, reassemble
 from mmdysample.ops.backend import HAS_NUMBA, HAS_TRITON, INTERPRETED
 from mmdysample.ops.dysample import operator
 from mmdysample.upsamplers import build_upsampler
@@ -66,10 +68,10 @@ def test_operators_keep_their_contract(device, dynamic, backend):
     leaves = [None if t is None else t.requires_grad_() for t in tensors.values()]
     size = options.pop('size')
     options = (*options.values(),)
-    torch.library.opcheck(operator._sample, (*leaves, *options, *size, backend))
+    torch.library.opcheck(operator._operator, (*leaves, *options, *size, backend))
     plain = [None if t is None else t.detach() for t in leaves]
     arguments = (grad, *plain, *options, backend, True, True)
-    torch.library.opcheck(operator._differentiate, arguments)
+    torch.library.opcheck(operator._backward_operator, arguments)
 
 
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
@@ -150,16 +152,32 @@ def test_workers_forked_after_the_first_use():
 
 @needs_numba
 def test_a_second_process_compiles_nothing():
+    """Nor does it import PyTorch's compiler, which takes longer than everything else."""
     script = (
-        'import torch; from mmdysample.ops import dysample\n'
+        'import sys, torch; from mmdysample.ops import dysample\n'
         'dysample(torch.ones(1, 8, 2, 2), torch.zeros(1, 32, 2, 2), backend="native")\n'
         'from mmdysample.ops.dysample import native_forward\n'
         'print(sum(native_forward.forward_planes.stats.cache_misses.values()))\n'
+        'print("torch._dynamo" in sys.modules)\n'
     )
     command = [sys.executable, '-W', 'ignore', '-c', script]
     for _ in range(2):
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-1] == '0'
+    assert done.stdout.split()[-2:] == ['0', 'False']
+
+
+@needs_numba
+def test_a_mode_sees_the_operator():
+    """What follows calls, such as fake tensors, must meet an operator that it can follow."""
+    x, offset = torch.randn(1, 8, 3, 4), torch.randn(1, 32, 3, 4)
+    with FakeTensorMode() as mode:
+        fakes = mode.from_tensor(x), mode.from_tensor(offset)
+        assert dysample(*fakes, backend='native').shape == (1, 8, 6, 8)
+        kernels = mode.from_tensor(torch.rand(1, 9, 6, 8))
+        assert reassemble(fakes[0], kernels, kernel_size=3, backend='native').shape == (1, 8, 6, 8)
+    graph = make_fx(lambda *inputs: dysample(*inputs, backend='native'))(x, offset)
+    names = {str(node.target) for node in graph.graph.nodes}
+    assert 'mmdysample.dysample.default' in names
 
 
 @pytest.mark.slow

@@ -265,9 +265,9 @@ def test_native_operators_keep_their_contract(layout):
     tensors = [t.requires_grad_() for t in (x, kernels, fine)]
     geometry = (3, 2, 2)
     x, kernels, fine = tensors
-    torch.library.opcheck(native.reassemble_native, (x, kernels, *geometry))
-    torch.library.opcheck(native.similarity_native, (fine, x, *geometry))
-    torch.library.opcheck(native.spread_native, (kernels, fine, *geometry))
+    torch.library.opcheck(native._reassemble_operator, (x, kernels, *geometry))
+    torch.library.opcheck(native._similarity_operator, (fine, x, *geometry))
+    torch.library.opcheck(native._spread_operator, (kernels, fine, *geometry))
 
 
 REFUSALS = [

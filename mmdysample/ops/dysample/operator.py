@@ -11,7 +11,9 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
+from mmdysample.ops.backend import runs_eagerly
 from mmdysample.ops.dysample.eager import sample_eager
 from mmdysample.ops.dysample.layout import memory_format
 from mmdysample.ops.dysample.spec import SamplingSpec
@@ -28,10 +30,10 @@ def sample_compiled(
     backend: str,
 ) -> Tensor:
     """Sample by the kernels of a backend; arguments as in :func:`mmdysample.ops.dysample`."""
-    return _sample(x, offset, scope, *spec, *size, backend)
+    run = _Sampling.apply if runs_eagerly(x, offset, scope) else _operator
+    return run(x, offset, scope, *spec, *size, backend)
 
 
-@torch.library.custom_op('mmdysample::dysample', mutates_args=())
 def _sample(
     x: Tensor,
     offset: Tensor,
@@ -51,12 +53,14 @@ def _sample(
     return _kernels(backend).sample(*_dense(x, offset, scope), spec, (height, width))
 
 
-@_sample.register_fake
+_operator = torch.library.custom_op('mmdysample::dysample', _sample, mutates_args=())
+
+
+@_operator.register_fake
 def _(x, offset, scope, scale_factor, groups, style, scope_factor, init, height, width, backend):
     return _empty_result(x, height, width)
 
 
-@torch.library.custom_op('mmdysample::dysample_backward', mutates_args=())
 def _differentiate(
     grad: Tensor,
     x: Tensor,
@@ -85,7 +89,12 @@ def _differentiate(
     return results
 
 
-@_differentiate.register_fake
+_backward_operator = torch.library.custom_op(
+    'mmdysample::dysample_backward', _differentiate, mutates_args=()
+)
+
+
+@_backward_operator.register_fake
 def _(grad, x, offset, scope, *options):
     return _empty_gradients(*_dense(x, offset, scope), *options[-2:])
 
@@ -107,12 +116,25 @@ def _backward(ctx, grad):
         gradients = [next(found) if need else None for need in needed]
     else:
         need_offset = needed[1] or needed[2]
-        results = _differentiate(grad, *inputs, *options, backend, needed[0], need_offset)
+        run = _differentiate if runs_eagerly(grad, *inputs) else _backward_operator
+        results = run(grad, *inputs, *options, backend, needed[0], need_offset)
         gradients = [result if need else None for result, need in zip(results, needed, strict=True)]
     return (*gradients, *[None] * 8)
 
 
-_sample.register_autograd(_backward, setup_context=_setup_context)
+_operator.register_autograd(_backward, setup_context=_setup_context)
+
+
+class _Sampling(Function):
+    """The same without the operator."""
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        output = _sample(*inputs)
+        _setup_context(ctx, inputs, output)
+        return output
+
+    backward = staticmethod(_backward)
 
 
 def _kernels(backend: str) -> ModuleType:

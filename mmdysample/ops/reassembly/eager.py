@@ -10,86 +10,17 @@ arguments and results there is one padded copy of ``x``, at low resolution.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
 
 from mmdysample.ops.dysample import full_precision
+from mmdysample.ops.reassembly.gradients import connect
 from mmdysample.ops.reassembly.naive import wide
 
 _WINDOW_ELEMENTS = {'cpu': 2**20, 'cuda': 2**26}
 """Window values gathered at once, by device: what stays in a cache, or fills a GPU."""
-
-
-def reassemble_eager(
-    x: Tensor, kernels: Tensor, kernel_size: int, groups: int, scale_factor: int
-) -> Tensor:
-    """``(N, C, sH, sW)``: sum of each window of ``x``, weighted by ``kernels``."""
-    return _Reassemble.apply(x, kernels, kernel_size, groups, scale_factor)
-
-
-def window_similarity_eager(
-    query: Tensor, key: Tensor, kernel_size: int, groups: int, scale_factor: int
-) -> Tensor:
-    """``(N, G*k*k, sH, sW)``: inner products of ``query`` with each window of ``key``."""
-    return _Similarity.apply(query, key, kernel_size, groups, scale_factor)
-
-
-class _Reassemble(Function):
-    """``x`` and ``kernels`` to ``y``."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, kernels: Tensor, *geometry: int) -> Tensor:
-        ctx.save_for_backward(x, kernels)
-        ctx.geometry = geometry
-        return _reassemble(x, kernels, *geometry)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, kernels = ctx.saved_tensors
-        needs_x, needs_kernels = ctx.needs_input_grad[:2]
-        grad_x = _Spread.apply(kernels, grad, *ctx.geometry) if needs_x else None
-        grad_kernels = _Similarity.apply(grad, x, *ctx.geometry) if needs_kernels else None
-        return _cast(grad_x, x), _cast(grad_kernels, kernels), None, None, None
-
-
-class _Similarity(Function):
-    """``query`` and ``key`` to the logits of kernels."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, *geometry: int) -> Tensor:
-        ctx.save_for_backward(query, key)
-        ctx.geometry = geometry
-        return _similarity(query, key, *geometry)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key = ctx.saved_tensors
-        needs_query, needs_key = ctx.needs_input_grad[:2]
-        grad_query = _Reassemble.apply(key, grad, *ctx.geometry) if needs_query else None
-        grad_key = _Spread.apply(grad, query, *ctx.geometry) if needs_key else None
-        return _cast(grad_query, query), _cast(grad_key, key), None, None, None
-
-
-class _Spread(Function):
-    """``kernels`` and ``y`` to ``x``: the transpose of reassembly."""
-
-    @staticmethod
-    def forward(ctx: Any, kernels: Tensor, y: Tensor, *geometry: int) -> Tensor:
-        ctx.save_for_backward(kernels, y)
-        ctx.geometry = geometry
-        return _spread(kernels, y, *geometry)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        kernels, y = ctx.saved_tensors
-        needs_kernels, needs_y = ctx.needs_input_grad[:2]
-        grad_kernels = _Similarity.apply(y, grad, *ctx.geometry) if needs_kernels else None
-        grad_y = _Reassemble.apply(grad, kernels, *ctx.geometry) if needs_y else None
-        return _cast(grad_kernels, kernels), _cast(grad_y, y), None, None, None
 
 
 def _reassemble(x: Tensor, kernels: Tensor, kernel_size: int, groups: int, scale: int) -> Tensor:
@@ -188,5 +119,4 @@ def _memory_format(x: Tensor) -> torch.memory_format:
     return torch.channels_last
 
 
-def _cast(grad: Tensor | None, like: Tensor) -> Tensor | None:
-    return None if grad is None else grad.to(like.dtype)
+reassemble_eager, window_similarity_eager, _ = connect(_reassemble, _similarity, _spread)

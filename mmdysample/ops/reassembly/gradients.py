@@ -6,17 +6,24 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
+from torch.autograd import Function
 from torch.library import CustomOpDef
 
+Product = Callable[..., Tensor]
 
-def connect(reassemble: CustomOpDef, similarity: CustomOpDef, spread: CustomOpDef) -> None:
-    """Give three custom operators their gradients, of any order.
+
+def connect(*products: Product | CustomOpDef) -> list[Product]:
+    """Give the three products their gradients, of any order.
 
     Args:
-        reassemble (CustomOpDef): ``(x, kernels, *geometry)`` to the fine map.
-        similarity (CustomOpDef): ``(query, key, *geometry)`` to inner products with windows.
-        spread (CustomOpDef): ``(kernels, fine, *geometry)`` to the coarse map, the transpose of
-            ``reassemble``. The geometry of all three is ``kernel_size, groups, scale_factor``.
+        *products (Callable or CustomOpDef): Functions or custom operators.
+            ``reassemble(x, kernels, *geometry)`` gives the fine map;
+            ``similarity(query, key, *geometry)`` inner products with windows;
+            ``spread(kernels, fine, *geometry)`` the coarse map, the transpose of ``reassemble``.
+            The geometry of all three is ``kernel_size, groups, scale_factor``.
+
+    Returns:
+        list[Callable]: The three in their differentiable form; an operator is that itself.
     """
 
     def of_reassemble(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -43,9 +50,26 @@ def connect(reassemble: CustomOpDef, similarity: CustomOpDef, spread: CustomOpDe
             lambda: reassemble(grad, kernels, *ctx.geometry),
         )
 
-    reassemble.register_autograd(of_reassemble, setup_context=_save)
-    similarity.register_autograd(of_similarity, setup_context=_save)
-    spread.register_autograd(of_spread, setup_context=_save)
+    backwards = (of_reassemble, of_similarity, of_spread)
+    reassemble, similarity, spread = connected = [
+        _differentiable(product, backward)
+        for product, backward in zip(products, backwards, strict=True)
+    ]
+    return connected
+
+
+def _differentiable(product: Product | CustomOpDef, backward: Callable) -> Product:
+    if isinstance(product, CustomOpDef):
+        product.register_autograd(backward, setup_context=_save)
+        return product
+
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        output = product(*inputs)
+        _save(ctx, inputs, output)
+        return output
+
+    members = dict(forward=staticmethod(forward), backward=staticmethod(backward))
+    return type(product.__name__, (Function,), members).apply
 
 
 def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mmdysample.ops.backend import runs_eagerly
 from mmdysample.ops.reassembly.gradients import connect
 from mmdysample.ops.reassembly.naive import wide
 
@@ -16,11 +17,9 @@ if TYPE_CHECKING:  # PyTorch alone brings no NumPy
     import numpy as np
 
 
-@torch.library.custom_op('mmdysample::reassemble_native', mutates_args=())
-def reassemble_native(
+def _reassemble(
     x: Tensor, kernels: Tensor, kernel_size: int, groups: int, scale_factor: int
 ) -> Tensor:
-    """``(N, C, sH, sW)``: sum of each window of ``x``, weighted by ``kernels``; laid out as x."""
     out = _empty_reassembled(x, kernels, kernel_size, groups, scale_factor)
     dtype = wide(x, kernels)
     result = out if out.dtype == dtype else torch.empty_like(out, dtype=dtype)
@@ -35,11 +34,9 @@ def reassemble_native(
     return out if result is out else out.copy_(result)
 
 
-@torch.library.custom_op('mmdysample::window_similarity_native', mutates_args=())
-def similarity_native(
+def _similarity(
     query: Tensor, key: Tensor, kernel_size: int, groups: int, scale_factor: int
 ) -> Tensor:
-    """``(N, G*k*k, sH, sW)``: inner products of ``query`` with each window of ``key``."""
     out = _empty_similarity(query, key, kernel_size, groups, scale_factor)
     geometry = (key.shape[1] // groups, *key.shape[2:], kernel_size, scale_factor)
     if _in_pixels(key):
@@ -52,8 +49,7 @@ def similarity_native(
     return out
 
 
-@torch.library.custom_op('mmdysample::reassemble_transposed_native', mutates_args=())
-def spread_native(
+def _spread(
     kernels: Tensor, fine: Tensor, kernel_size: int, groups: int, scale_factor: int
 ) -> Tensor:
     """``(N, C, H, W)``: the transpose of reassembly, applied to ``fine`` and laid out as it."""
@@ -69,21 +65,42 @@ def spread_native(
     return out
 
 
-connect(reassemble_native, similarity_native, spread_native)
+_reassemble_operator, _similarity_operator, _spread_operator = (
+    torch.library.custom_op(f'mmdysample::{name}_native', function, mutates_args=())
+    for name, function in (
+        ('reassemble', _reassemble),
+        ('window_similarity', _similarity),
+        ('reassemble_transposed', _spread),
+    )
+)
+_OPERATORS = connect(_reassemble_operator, _similarity_operator, _spread_operator)
+_FUNCTIONS = connect(_reassemble, _similarity, _spread)
 
 
-@reassemble_native.register_fake
+def reassemble_native(x: Tensor, kernels: Tensor, *geometry: int) -> Tensor:
+    """``(N, C, sH, sW)``: sum of each window of ``x``, weighted by ``kernels``; laid out as x."""
+    run, _, _ = _FUNCTIONS if runs_eagerly(x, kernels) else _OPERATORS
+    return run(x, kernels, *geometry)
+
+
+def similarity_native(query: Tensor, key: Tensor, *geometry: int) -> Tensor:
+    """``(N, G*k*k, sH, sW)``: inner products of ``query`` with each window of ``key``."""
+    _, run, _ = _FUNCTIONS if runs_eagerly(query, key) else _OPERATORS
+    return run(query, key, *geometry)
+
+
+@_reassemble_operator.register_fake
 def _empty_reassembled(x, kernels, kernel_size, groups, scale_factor):
     return _empty(x, (*x.shape[:2], *kernels.shape[2:]), x.dtype)
 
 
-@similarity_native.register_fake
+@_similarity_operator.register_fake
 def _empty_similarity(query, key, kernel_size, groups, scale_factor):
     shape = (query.shape[0], groups * kernel_size**2, *query.shape[2:])
     return query.new_empty(shape, dtype=wide(query, key))
 
 
-@spread_native.register_fake
+@_spread_operator.register_fake
 def _empty_spread(kernels, fine, kernel_size, groups, scale_factor):
     n, channels, height, width = fine.shape
     shape = (n, channels, height // scale_factor, width // scale_factor)
