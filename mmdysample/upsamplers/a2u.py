@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,13 +13,13 @@ from torch import Tensor, nn
 
 from mmdysample.ops.backend import check_backend, only_plain_operators
 from mmdysample.ops.checks import check_multiple
+from mmdysample.ops.filtering import SIDE, filter_each
 from mmdysample.ops.reassembly import reassemble, softmax_kernels
 from mmdysample.upsamplers.base import Upsampler, register_upsampler
 
 logger = logging.getLogger(__name__)
 
 UP_KERNEL = 3
-FILTER = 6
 NORM_GROUPS = 32
 KERNEL_CHANNELS = UP_KERNEL**2 * 4
 
@@ -79,14 +80,14 @@ class A2U(Upsampler):
     def upsample(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Predict a kernel for every output pixel and reassemble ``x`` with it."""
         options = dict(kernel_size=UP_KERNEL, size=size, backend=self.backend)
-        return reassemble(x, self.kernel_gen(guide), **options)
+        return reassemble(x, self.kernel_gen(guide, self.backend), **options)
 
     def macs(self, height: int, width: int) -> int:
         """Filters, affinity, kernels and taps per pixel; three projections of pooled guides."""
         channels = self.guide_channels
-        filters = 2 * FILTER**2 * channels
+        filters = 2 * SIDE**2 * channels
         taps = 4 * UP_KERNEL**2 * self.in_channels
-        pooled = (KERNEL_CHANNELS + 2 * FILTER**2) * channels
+        pooled = (KERNEL_CHANNELS + 2 * SIDE**2) * channels
         return (filters + channels + KERNEL_CHANNELS + taps) * height * width + pooled
 
 
@@ -101,14 +102,15 @@ class _KernelGenerator(nn.Module):
         self.bconv_UP = _pooled_projection(channels, 1, KERNEL_CHANNELS)
         if keep_downsampling:
             self.bconv_DP = _pooled_projection(channels, 1, KERNEL_CHANNELS).requires_grad_(False)
-        self.bconv_U = _pooled_projection(channels, FILTER, 1)
-        self.bconv_V = _pooled_projection(channels, FILTER, 1)
+        self.bconv_U = _pooled_projection(channels, SIDE, 1)
+        self.bconv_V = _pooled_projection(channels, SIDE, 1)
 
-    def forward(self, guide: Tensor) -> Tensor:
+    def forward(self, guide: Tensor, backend: str = 'auto') -> Tensor:
         guide = guide.contiguous()  # depth-wise filters are several times slower in channels_last
-        u = self.bnu(_filter_each(guide, self.bconv_U(guide)))
-        v = self.bnv(_filter_each(guide, self.bconv_V(guide)))
-        affinity = (u * v).sum(1, keepdim=True) / math.sqrt(guide.shape[1])
+        cells = self.bconv_U[0](guide)  # bconv_V would average the same
+        filters = torch.cat((self.bconv_U[1](cells), self.bconv_V[1](cells)), 1)
+        u, v = _filter_each(guide, filters, backend)
+        affinity = (self.bnu(u) * self.bnv(v)).sum(1, keepdim=True) / math.sqrt(guide.shape[1])
         scores = F.pixel_shuffle(self.bconv_UP(guide) * affinity, 2)
         return softmax_kernels(scores.sigmoid())
 
@@ -147,15 +149,11 @@ def _pooled_projection(channels: int, cells: int, out_channels: int) -> nn.Seque
     return nn.Sequential(_AveragePool(cells), nn.Conv2d(channels, out_channels, 1))
 
 
-def _filter_each(guide: Tensor, filters: Tensor) -> Tensor:
-    """Convolve all channels of sample ``n`` with the one filter ``filters[n]``, stride 2."""
+def _filter_each(guide: Tensor, filters: Tensor, backend: str) -> Iterable[Tensor]:
+    """Convolve all channels of sample ``n`` with its filters, ``(N, F, 6, 6)``, stride 2."""
     if only_plain_operators():
-        return _filter_patches(guide, filters)
-    n, channels = guide.shape[:2]
-    # Depth-wise over all samples at once: several times faster than a group per sample.
-    weight = filters.expand(n, channels, FILTER, FILTER).flatten(0, 1)[:, None]
-    out = F.conv2d(guide.flatten(0, 1)[None], weight, stride=2, padding=2, groups=n * channels)
-    return out.unflatten(1, (n, channels))[0]
+        return [_filter_patches(guide, one) for one in filters.split(1, dim=1)]
+    return filter_each(guide, filters, backend).unbind(0)
 
 
 def _filter_patches(guide: Tensor, filters: Tensor) -> Tensor:
@@ -163,8 +161,8 @@ def _filter_patches(guide: Tensor, filters: Tensor) -> Tensor:
 
     A convolution with constant weights copies the patches, for they do not depend on the sample.
     """
-    channels, taps = guide.shape[1], FILTER**2
+    channels, taps = guide.shape[1], SIDE**2
     copies = torch.eye(taps, dtype=guide.dtype, device=guide.device)
-    copies = copies.view(taps, 1, FILTER, FILTER).repeat(int(channels), 1, 1, 1)
+    copies = copies.view(taps, 1, SIDE, SIDE).repeat(int(channels), 1, 1, 1)
     patches = F.conv2d(guide, copies, stride=2, padding=2, groups=int(channels))
     return (patches.unflatten(1, (-1, taps)) * filters.view(-1, 1, taps, 1, 1)).sum(2)

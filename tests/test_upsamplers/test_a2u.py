@@ -6,8 +6,10 @@ import logging
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mmdysample import build_upsampler
+from mmdysample.ops.filtering import filter_each
 
 UNUSED = {'kernel_gen.bconv_DP.1.weight', 'kernel_gen.bconv_DP.1.bias'}
 
@@ -65,3 +67,23 @@ def test_macs_at_256_channels():
 def test_refuses_a_guide_that_cannot_be_normalised():
     with pytest.raises(ValueError, match='guide_channels must be a multiple of 32, got 48'):
         build_upsampler('a2u', 32, guide_channels=48)
+
+
+@pytest.mark.parametrize(('height', 'width'), [(1, 1), (5, 7), (9, 2)])
+def test_filters_and_their_gradients_agree_with_a_convolution(height, width):
+    """On one image at a time: a plain convolution from each channel to each filter."""
+    options = dict(dtype=torch.float64, requires_grad=True)
+    guide = torch.randn(2, 3, 2 * height, 2 * width, **options)
+    filters = torch.randn(2, 2, 6, 6, **options)
+    found = filter_each(guide, filters)
+    expected = torch.stack(
+        [
+            F.conv2d(g[:, None], f[:, None], stride=2, padding=2)
+            for g, f in zip(guide, filters, strict=True)
+        ]
+    ).permute(2, 0, 1, 3, 4)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn_like(found)
+    gradients = [torch.autograd.grad(y, (guide, filters), weights) for y in (found, expected)]
+    torch.testing.assert_close(*gradients)
+    assert torch.autograd.gradgradcheck(filter_each, (guide[:, :1], filters))

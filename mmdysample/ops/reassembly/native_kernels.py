@@ -39,7 +39,7 @@ def _add_products(sums, at, a, a_rows, b, b_rows, count, length):
 
 
 @kernel
-def _add_scaled(sums, at, weights, b, b_rows, count, length):
+def add_scaled(sums, at, weights, b, b_rows, count, length):
     """``sums[at:at + length] += weight * b_row`` over ``count`` rows, four at a time."""
     m = 0
     while m + 4 <= count:
@@ -200,11 +200,11 @@ def reassemble_pixels(
                             )
                             count += 1
                     at = np.uint64(pixel * channels + g * share)
-                    _add_scaled(out, at, weights, x, pixels, count, np.uint64(share))
+                    add_scaled(out, at, weights, x, pixels, count, np.uint64(share))
 
 
 @kernel
-def _write_products(out, places, a, a_row, b, b_rows, count, length):
+def write_products(out, places, a, a_row, b, b_rows, count, length):
     """``out[place] = a_row @ b_row`` for ``count`` rows of ``b``, four at a time."""
     m = 0
     while m + 4 <= count:
@@ -257,7 +257,7 @@ def similarity_pixels(
                         else:
                             out[place] = 0
                     at = np.uint64(pixel * channels + g * share)
-                    _write_products(out, places, query, at, key, pixels, count, np.uint64(share))
+                    write_products(out, places, query, at, key, pixels, count, np.uint64(share))
 
 
 @kernel
@@ -289,4 +289,4 @@ def spread_pixels(
                             pixels[count] = (source + fine_column) * channels + g * share
                             count += 1
                 at = np.uint64(pixel * channels + g * share)
-                _add_scaled(out, at, weights, fine, pixels, count, np.uint64(share))
+                add_scaled(out, at, weights, fine, pixels, count, np.uint64(share))
