@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmdysample.costs.cpu_memory import peak_of_training_steps
+from mmdysample.costs.cpu_memory import FORMATS, peak_of_training_steps
 from mmdysample.costs.formulations import (
     PublishedDySample,
     gather_sampling,
@@ -63,7 +63,6 @@ PRESETS = {
 }
 NATIVE = ('dysample', 'carafe', 'fade', 'sapa_b', 'a2u')
 """Upsamplers that are timed by their native kernels and by plain PyTorch too."""
-FORMATS = {'nchw': torch.contiguous_format, 'channels_last': torch.channels_last}
 
 
 @dataclass

@@ -6,12 +6,14 @@ import argparse
 import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from mmdysample.costs.cpu_memory import FORMATS
 from mmdysample.costs.models import Network, available_networks, build_network
 from mmdysample.costs.options import add_upsamplers, check_upsamplers
 from mmdysample.costs.stopwatch import measure, peak_memory, progress, spread
@@ -63,6 +65,7 @@ def time_network(
     rounds: int,
     device: torch.device,
     training: bool = False,
+    layout: str = 'nchw',
 ) -> list[dict[str, Any]]:
     """Time one network with every upsampler in turn.
 
@@ -74,12 +77,18 @@ def time_network(
         rounds (int): Timed runs of each.
         device (torch.device): Where they run.
         training (bool): Time training steps instead of predictions. Defaults to False.
+        layout (str): Memory format of models and images, ``'nchw'`` or ``'channels_last'``.
+            Defaults to ``'nchw'``.
 
     Returns:
         list[dict]: One row per upsampler, for the result file.
     """
-    models = build_models(network, upsamplers, device)
+    models = [
+        model.to(memory_format=FORMATS[layout])
+        for model in build_models(network, upsamplers, device)
+    ]
     data = random_batch(network, batch, size, device)
+    data['inputs'] = data['inputs'].to(memory_format=FORMATS[layout])
     runs: list[Callable[[], None]] = [partial(infer, model, data) for model in models]
     if training:
         runs = [
@@ -94,6 +103,7 @@ def time_network(
             model=network.name,
             upsampler=name,
             what='training' if training else 'inference',
+            memory_format=layout,
             batch=batch,
             size=list(size),
             images_per_s=batch / median,
@@ -121,8 +131,9 @@ def to_markdown(result: dict[str, Any]) -> str:
         low, high = row['quartiles_ms']
         peak = '' if row['peak_mib'] is None else f'{row["peak_mib"]:.0f}'
         lines.append(
-            f'| {row["model"]}, {row["what"]} | {height} x {width} | {row["batch"]} '
-            f'| {row["upsampler"]} | {row["to_baseline"]:.3f} | {row["images_per_s"]:.3g} '
+            f'| {row["model"]}, {row["what"]}, {row["memory_format"]} | {height} x {width} '
+            f'| {row["batch"]} | {row["upsampler"]} | {row["to_baseline"]:.3f} '
+            f'| {row["images_per_s"]:.3g} '
             f'| {row["median_ms"]:.4g} ({low:.4g} to {high:.4g}) | {peak} |'
         )
     return '\n'.join(lines)
@@ -158,10 +169,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     ways = (False, True) if options.training else (False,)
     rows = []
-    for network, training in progress([(networks[n], w) for n in options.models for w in ways]):
+    cases = list(product((networks[name] for name in options.models), ways, FORMATS))
+    for network, training, layout in progress(cases):
         names = list(dict.fromkeys((network.baseline, *options.upsamplers)))
         size = (network.size[0] // shrink, network.size[1] // shrink)
-        rows += time_network(network, names, batch, size, rounds, device, training)
+        rows += time_network(network, names, batch, size, rounds, device, training, layout)
     result = dict(
         **provenance(),
         device=device_name(device),

@@ -24,20 +24,22 @@ def test_a_run_times_every_model_and_pass(tmp_path, capsys):
     result = json.loads(out.read_text())
     assert {'command', 'device', 'versions', 'revision', 'seed'} <= set(result)
     expected = [
-        (model, what, upsampler)
+        (model, what, layout, upsampler)
         for model, upsamplers in (
             ('SegFormer-B1', ('bilinear', 'dysample', 'nearest')),
             ('Faster-R-CNN-R50', ('nearest', 'dysample')),
         )
         for what in ('inference', 'training')
+        for layout in ('nchw', 'channels_last')
         for upsampler in upsamplers
     ]
-    rows = {(row['model'], row['what'], row['upsampler']): row for row in result['rows']}
+    keys = ('model', 'what', 'memory_format', 'upsampler')
+    rows = {tuple(row[key] for key in keys): row for row in result['rows']}
     assert list(rows) == expected
     for row in rows.values():
         assert row['images_per_s'] == pytest.approx(1e3 / row['median_ms'])
         baseline = 'bilinear' if row['model'] == 'SegFormer-B1' else 'nearest'
-        stock = rows[row['model'], row['what'], baseline]
+        stock = rows[row['model'], row['what'], row['memory_format'], baseline]
         assert row['to_baseline'] == pytest.approx(stock['median_ms'] / row['median_ms'])
     assert out.with_suffix('.md').read_text() == capsys.readouterr().out
 
@@ -59,3 +61,15 @@ def test_a_training_step_moves_every_trained_weight_of_an_upsampler():
     throughput.train(model, optimizer, data)
     moved = {n for n, value in model.named_parameters() if not torch.equal(value, before[n])}
     assert {name for name in before if 'upsample' in name} <= moved
+
+
+def test_models_and_images_are_laid_out_as_asked(monkeypatch):
+    seen = []
+
+    def note(model, data):
+        seen.append((model.backbone.layers[0][0].projection.weight, data['inputs']))
+
+    monkeypatch.setattr(throughput, 'infer', note)
+    throughput.time_network(SEGFORMER, ('bilinear',), 1, (64, 64), 1, CPU, layout='channels_last')
+    for tensor in seen[0]:
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
