@@ -47,23 +47,8 @@ def differentiate(
 
     ``grad`` and the first are laid out as ``x`` is, the others as ``offset``.
     """
-    same = _alike(grad, x, offset, scope, *results)
-    _differentiate(*same[:4], spec, *same[4:])
-    for result, computed in zip(results, same[4:], strict=True):
-        if computed is not result:  # another dtype was needed
-            result.copy_(computed)
-
-
-def _differentiate(
-    grad: Tensor,
-    x: Tensor,
-    offset: Tensor,
-    scope: Tensor | None,
-    spec: SamplingSpec,
-    grad_x: Tensor | None,
-    grad_offset: Tensor | None,
-    grad_scope: Tensor | None,
-) -> None:
+    grad, x, offset, scope, *computed = _alike(grad, x, offset, scope, *results)
+    grad_x, grad_offset, grad_scope = computed
     read = (_flat(grad), _flat(x), *_projections(offset, scope))
     to_x = None if grad_x is None else _flat(grad_x)
     to_offset = (None, None) if grad_offset is None else _projections(grad_offset, grad_scope)
@@ -75,18 +60,23 @@ def _differentiate(
     rows, vectors = -(-grad.shape[2] // band), -(-x.shape[1] // groups // 8)
     # One pass over groups for both; where that leaves threads idle, one over rows and one over
     # channels. Each number is written by one block in either case, and summed in the same order.
-    parts = min(groups, threads // gcd(images, threads)) if last else groups
     share = -(-threads // (images * groups))
+    passes = []
     if to_x is not None and grad_offset is not None and share == 1:
-        run(kernel, images * parts, *read, to_x, *to_offset, options, (1, parts, 1), *ends)
-        return
-    if grad_offset is not None:
-        parts = 1 if last else groups
-        split = (min(rows, threads * PARTS_PER_THREAD), parts, 1)
-        run(kernel, images * prod(split), *read, None, *to_offset, options, split, *ends)
-    if to_x is not None:
-        split = (1, groups, min(vectors, share * PARTS_PER_THREAD))
-        run(kernel, images * prod(split), *read, to_x, None, None, options, split, *ends)
+        parts = min(groups, threads // gcd(images, threads)) if last else groups
+        passes.append((to_x, to_offset, (1, parts, 1)))
+    else:
+        if grad_offset is not None:
+            parts = min(rows, threads * PARTS_PER_THREAD)
+            passes.append((None, to_offset, (parts, 1 if last else groups, 1)))
+        if to_x is not None:
+            parts = min(vectors, share * PARTS_PER_THREAD)
+            passes.append((to_x, (None, None), (1, groups, parts)))
+    for to_x, to_offset, split in passes:
+        run(kernel, images * prod(split), *read, to_x, *to_offset, options, split, *ends)
+    for result, ours in zip(results, computed, strict=True):
+        if ours is not result:  # another dtype was needed
+            result.copy_(ours)
 
 
 def _alike(*tensors: Tensor | None) -> list[Tensor | None]:
