@@ -20,6 +20,8 @@ CLASSES = {
             'mmdysample.engine.hooks': ['EpochSeedHook'],
             'mmdysample.sampling.hook': ['SamplingStatsHook'],
         },
+        'METRICS': {'mmdysample.superres': ['PictureMetric']},
+        'MODELS': {'mmdysample.superres': ['DegradePreprocessor', 'SuperResolver']},
     },
     'mmdet': {
         'MODELS': {

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     'det': ('upsamplers', 'hosts'),
     'seg': ('upsamplers', 'hosts'),
     'depth': ('upsamplers', 'hosts'),
+    'superres': ('ops', 'upsamplers'),
     'scenes': (),
     'engine': ('upsamplers',),
     'sampling': ('upsamplers', 'engine'),

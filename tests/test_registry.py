@@ -60,7 +60,7 @@ def test_every_public_class_of_the_frameworks_is_registered():
     pytest.importorskip('mmdet')
     pytest.importorskip('mmseg')
     registered = {getattr(import_module(module), name) for _, _, module, name in NAMES}
-    for package in ('det', 'seg', 'depth', 'scenes.det', 'scenes.seg'):
+    for package in ('det', 'seg', 'depth', 'scenes.det', 'scenes.seg', 'superres'):
         module = import_module(f'mmdysample.{package}')
         public = getattr(module, '__all__', None) or [
             name

@@ -115,6 +115,12 @@ def _picture(
         if task == 'depth':
             panels, depth_range = _depth_panels(image, samples)
             return _strip(panels, panels[1]), Path(path).name, depth_range
+        if task == 'superres':
+            shown = [samples[0]['target'], *(sample['prediction'] for sample in samples)]
+            panels = [np.array(255 * p.clamp(0, 1).permute(1, 2, 0), np.uint8) for p in shown]
+            height, width = panels[0].shape[:2]
+            panels = [image[:height, :width], *panels]
+            return _strip(panels, panels[1]), Path(path).name, None
         visualizer = VISUALIZERS.build(dict(cfg.visualizer, vis_backends=[], save_dir=None))
     visualizer.dataset_meta = dataset.metainfo
     visualizer.line_width = 1 + image.shape[1] // 400

@@ -115,7 +115,9 @@ def watch_sampling(
     ]
 
 
-def _arguments(x: Tensor, guide: Tensor | None = None, size: tuple[int, int] | None = None):
+def _arguments(
+    x: Tensor, guide: Tensor | None = None, size: tuple[int, int] | None = None, *_: Any, **__: Any
+):
     """Sort the arguments of ``Upsampler.forward``, however they were passed."""
     return x, guide, size
 

@@ -16,6 +16,7 @@ from mmdysample.upsamplers.dysample import DySample
 from mmdysample.upsamplers.fade import FADE
 from mmdysample.upsamplers.indexnet import IndexNet
 from mmdysample.upsamplers.interpolate import Interpolate
+from mmdysample.upsamplers.output import UpsampleOutput
 from mmdysample.upsamplers.pixel_shuffle import PixelShuffle
 from mmdysample.upsamplers.sapa import SAPA
 
@@ -32,6 +33,7 @@ __all__ = [
     'IndexNet',
     'Interpolate',
     'PixelShuffle',
+    'UpsampleOutput',
     'Upsampler',
     'build_upsampler',
     'register_upsampler',

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,7 +59,11 @@ class Upsampler(nn.Module):
         """
 
     def forward(
-        self, x: Tensor, guide: Tensor | None = None, size: tuple[int, int] | None = None
+        self,
+        x: Tensor,
+        guide: Tensor | None = None,
+        size: tuple[int, int] | None = None,
+        convolution: nn.Conv2d | None = None,
     ) -> Tensor:
         """Upsample a feature map.
 
@@ -70,12 +75,17 @@ class Upsampler(nn.Module):
                 the same for the width. The map of ``sH x sW`` is *cut*, never stretched: this is
                 the geometry that stride-2 convolutions leave in a pyramid of odd sizes.
                 Defaults to ``(sH, sW)``.
+            convolution (nn.Conv2d, optional): A 1x1 convolution that follows. An upsampler that
+                is linear in ``x`` may apply it first, where there are fewer pixels. Defaults to
+                None.
 
         Returns:
-            Tensor: ``(N, C, h', w')`` in the dtype of ``x``.
+            Tensor: ``(N, C, h', w')`` in the dtype of ``x``, or with the channels and the dtype of
+            the convolution's result.
 
         Raises:
-            ValueError: If a shape does not fit, or a guided upsampler gets no guide.
+            ValueError: If a shape does not fit, a guided upsampler gets no guide, or the
+                convolution is not 1x1.
             TypeError: If ``x`` is not a floating-point tensor, or ``size`` not a pair of integers.
         """
         check_feature('x', x, self.in_channels)
@@ -83,13 +93,18 @@ class Upsampler(nn.Module):
             _check_pair(size)
         size = self.output_size(x, size)
         guide = self._check_guide(x, guide, size) if self.guided else None
+        run = self.upsample
+        if convolution is not None:
+            if convolution.kernel_size != (1, 1) or convolution.groups != 1:
+                raise ValueError(f'convolution must be 1x1 in one group, got {convolution}')
+            run = partial(self.upsample_and_convolve, convolution)
         if not torch.jit.is_tracing() and x.shape[0] == 0:
             # Kernels, and pixel_shuffle in its backward pass, refuse an empty batch. So one image
             # of zeros is upsampled and dropped, which keeps every parameter in the graph.
             guide = None if guide is None else _append_zeros(guide)
             with _frozen_statistics(self):
-                return self.upsample(_append_zeros(x), guide, size)[:0]
-        return self.upsample(x, guide, size)
+                return run(_append_zeros(x), guide, size)[:0]
+        return run(x, guide, size)
 
     def output_size(self, x: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:
         """Check ``size`` against what this upsampler can reach from ``x``; fill in the default."""
@@ -108,6 +123,12 @@ class Upsampler(nn.Module):
             Tensor: ``(N, C, *size)``.
         """
         raise NotImplementedError
+
+    def upsample_and_convolve(
+        self, convolution: nn.Conv2d, x: Tensor, guide: Tensor | None, size: tuple[int, int]
+    ) -> Tensor:
+        """Upsample checked input and apply a 1x1 convolution, in whatever order costs less."""
+        return convolution(self.upsample(x, guide, size))
 
     def macs(self, height: int, width: int) -> int:
         """Multiply-accumulates that upsampling one image costs; subclasses implement this.

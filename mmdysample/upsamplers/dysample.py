@@ -143,9 +143,32 @@ class DySample(Upsampler):
 
     def upsample(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Predict the offsets of ``x`` and sample it there."""
+        return self._sample(x, *self.projections(x, guide), size)
+
+    def upsample_and_convolve(
+        self, convolution: nn.Conv2d, x: Tensor, guide: Tensor | None, size: tuple[int, int]
+    ) -> Tensor:
+        """Convolve each group's share of ``x`` and sample the results instead of ``x``.
+
+        Sampling is linear, so this is what a convolution of the sampled ``x`` gives. Of ``C``
+        channels at the output resolution there remain the convolution's times the groups.
+        """
+        if convolution.out_channels * self.groups >= self.in_channels:
+            return super().upsample_and_convolve(convolution, x, guide, size)
+        weight = convolution.weight.unflatten(1, (self.groups, -1)).transpose(0, 1).flatten(0, 1)
+        shares = F.conv2d(x, weight, groups=self.groups)
+        sampled = self._sample(shares, *self.projections(x, guide), size)
+        out = sampled.unflatten(1, (self.groups, -1)).sum(1)
+        bias = convolution.bias
+        return out if bias is None else out + bias.to(out.dtype).view(-1, 1, 1)
+
+    def _sample(
+        self, x: Tensor, offset: Tensor, scope: Tensor | None, size: tuple[int, int]
+    ) -> Tensor:
         return dysample(
             x,
-            *self.projections(x, guide),
+            offset,
+            scope,
             scale_factor=self.scale_factor,
             groups=self.groups,
             style=self.layout,

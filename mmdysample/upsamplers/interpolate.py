@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdysample.upsamplers.base import Upsampler, check_flag, register_upsampler
 
@@ -66,6 +66,12 @@ class Interpolate(Upsampler):
     def upsample(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Interpolate ``x`` to ``size``."""
         return F.interpolate(x, size=size, mode=self.mode, align_corners=self.align_corners)
+
+    def upsample_and_convolve(
+        self, convolution: nn.Conv2d, x: Tensor, guide: Tensor | None, size: tuple[int, int]
+    ) -> Tensor:
+        """Convolve first: each output value is a mean of inputs, whose weights sum to one."""
+        return self.upsample(convolution(x), guide, size)
 
     def macs(self, height: int, width: int) -> int:
         """Taps per output value; modes that only copy or average have none."""

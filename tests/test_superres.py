@@ -1,0 +1,110 @@
+"""Super-resolution: the degradation against Pillow, the metric by its definition, one training."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip('mmseg')
+pytest.importorskip('skimage')
+
+from PIL import Image
+
+from mmdysample.engine import test as test_tool
+from mmdysample.engine import train as train_tool
+from mmdysample.engine.launch import project_root
+from mmdysample.superres import DegradePreprocessor, PictureMetric, SuperResolver
+
+CONFIGS = project_root() / 'configs/superres'
+ROWS = ('pixel-shuffle', 'bilinear', 'dysample')
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Smooth noise, ``(H, W, 3)``, uint8."""
+    small = np.random.default_rng(seed).integers(0, 256, (height // 4, width // 4, 3), np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize('scale_factor', [2, 4])
+def test_the_coarse_picture_is_pillows(scale_factor):
+    whole = picture(43, 54)
+    tensor = torch.from_numpy(whole[..., ::-1].copy()).permute(2, 0, 1)
+    made = DegradePreprocessor(scale_factor)(dict(inputs=[tensor]))
+    cut = whole[: 43 - 43 % scale_factor, : 54 - 54 % scale_factor]
+    np.testing.assert_array_equal(made['target'][0].mul(255).round().permute(1, 2, 0).numpy(), cut)
+    size = (cut.shape[1] // scale_factor, cut.shape[0] // scale_factor)
+    expected = np.asarray(Image.fromarray(cut).resize(size, Image.Resampling.BICUBIC), float)
+    got = made['inputs'][0].mul(255).permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(got, got.round(), atol=1e-3)
+    assert np.abs(got - expected).max() <= 1.001  # Pillow rounds between its two passes
+
+
+def luma(picture: np.ndarray) -> np.ndarray:
+    return 16 + picture.astype(float) @ [65.481, 128.553, 24.966] / 255
+
+
+def ssim_by_loops(a: np.ndarray, b: np.ndarray) -> float:
+    """Eq. 13 of Wang et al. (2004): windows of 11 x 11 pixels, a Gaussian of deviation 1.5."""
+    line = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    weights = np.outer(line, line) / line.sum() ** 2
+    found = []
+    for y, x in np.ndindex(a.shape[0] - 10, a.shape[1] - 10):
+        p, q = a[y : y + 11, x : x + 11], b[y : y + 11, x : x + 11]
+        mp, mq = (weights * p).sum(), (weights * q).sum()
+        vp, vq = (weights * (p - mp) ** 2).sum(), (weights * (q - mq) ** 2).sum()
+        covariance = (weights * (p - mp) * (q - mq)).sum()
+        c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+        found.append(
+            (2 * mp * mq + c1) * (2 * covariance + c2) / (mp**2 + mq**2 + c1) / (vp + vq + c2)
+        )
+    return float(np.mean(found))
+
+
+def test_metric_by_its_definition():
+    metric, expected = PictureMetric(border=2), []
+    for seed in (0, 1):
+        truth = picture(24, 28, seed)
+        noise = np.random.default_rng(seed).normal(0, 20, truth.shape)
+        ours = np.clip(truth + noise, -30, 290)
+        sample = {
+            name: torch.from_numpy(value / 255.0).permute(2, 0, 1)
+            for name, value in (('target', truth), ('prediction', ours))
+        }
+        metric.process(None, [sample])
+        seen = np.clip(ours, 0, 255).round()
+        a, b = (luma(p)[2:-2, 2:-2] for p in (truth, seen))
+        psnr = 10 * np.log10(255**2 / np.mean((a - b) ** 2))
+        expected.append((psnr, ssim_by_loops(a, b)))
+    got = metric.compute_metrics(metric.results)
+    assert [got['PSNR'], got['SSIM']] == pytest.approx(np.mean(expected, axis=0).tolist(), rel=1e-6)
+
+
+def test_a_network_that_adds_nothing_is_bicubic():
+    model = SuperResolver(4, dict(type='dysample'), channels=16, num_blocks=1)
+    for parameter in model.output.convolution.parameters():
+        torch.nn.init.zeros_(parameter)
+    coarse = torch.rand(1, 3, 6, 7)
+    expected = torch.nn.functional.interpolate(coarse, scale_factor=4, mode='bicubic')
+    torch.testing.assert_close(model(coarse), expected)
+
+
+@pytest.mark.parametrize('row', ROWS)
+def test_a_row_trains_and_is_tested(row, tmp_path, monkeypatch):
+    for seed, folder in enumerate(('camvid/images/train', 'camvid/images/val', 'nuclei/train',
+                                   'nuclei/val')):  # fmt: skip
+        (tmp_path / 'data' / folder).mkdir(parents=True)
+        Image.fromarray(picture(100, 104, seed)).save(tmp_path / 'data' / folder / 'a.jpg')
+    monkeypatch.chdir(tmp_path)
+    config = str(CONFIGS / f'edsr-small_x{4 if row == "dysample" else 2}_{row}_20e_photos.py')
+    short = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'train_dataloader.batch_size=2']
+    small = ['model.channels=16', 'model.num_blocks=1']
+    options = ['--cfg-options', *short, *small, 'param_scheduler.end=1', 'param_scheduler.T_max=1']
+    common = ['--work-dir', 'out', *options]
+    assert train_tool.main([config, '--seed', '0', '--no-tensorboard', *common]) == 0
+    assert test_tool.main([config, 'out/epoch_1.pth', *common]) == 0
+    logs = [json.loads(log.read_text().splitlines()[-1]) for log in tmp_path.glob('out/*/*.json')]
+    results = [log['PSNR'] for log in logs if 'PSNR' in log]
+    assert results and all(10 < psnr < 60 for psnr in results)
