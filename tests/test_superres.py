@@ -11,6 +11,8 @@ import torch
 pytest.importorskip('mmseg')
 pytest.importorskip('skimage')
 
+from mmengine.config import Config
+from mmengine.registry import MODELS
 from PIL import Image
 
 from mmdysample.engine import test as test_tool
@@ -108,3 +110,33 @@ def test_a_row_trains_and_is_tested(row, tmp_path, monkeypatch):
     logs = [json.loads(log.read_text().splitlines()[-1]) for log in tmp_path.glob('out/*/*.json')]
     results = [log['PSNR'] for log in logs if 'PSNR' in log]
     assert results and all(10 < psnr < 60 for psnr in results)
+
+
+def test_pictures_for_the_report(tmp_path, monkeypatch):
+    pytest.importorskip('pandas')
+    from mmdysample.reproduce.pictures import draw_pictures
+    from mmdysample.reproduce.results import find_runs, run_folder
+    from mmdysample.reproduce.tables import load_tables
+
+    for folder in ('camvid/images/val', 'nuclei/val'):
+        (tmp_path / 'data' / folder).mkdir(parents=True)
+        Image.fromarray(picture(81, 120)).save(tmp_path / 'data' / folder / 'a.jpg', quality=100)
+    monkeypatch.chdir(tmp_path)
+    table = load_tables('small')['superres_x4']
+    for row in ('pixel_shuffle', 'dysample'):
+        folder = run_folder(tmp_path, table, row, 0)
+        folder.mkdir(parents=True)
+        cfg = Config.fromfile(project_root() / table.rows[row].config)
+        cfg.dump(folder / 'config.py')
+        state = MODELS.build(cfg.model).state_dict()
+        torch.save(dict(state_dict=state, meta={}), folder / 'last.pth')
+        record = dict(row=row, seed=0, metrics=dict(psnr=30.0, ssim=0.9))
+        record |= dict(config_dump='config.py', checkpoint='last.pth')
+        (folder / 'result.json').write_text(json.dumps(record))
+    (drawn,), note = draw_pictures(table, find_runs(tmp_path, table), tmp_path, 1)
+    assert note == '' and drawn['titles'] == ['image', 'truth', 'pixel_shuffle', 'dysample']
+    strip = np.asarray(Image.open(tmp_path / drawn['file'])).astype(int)
+    upper = strip[: strip.shape[0] // 2 - 8]
+    image, truth, *others = (upper[:, 328 * k : 328 * k + 320] for k in range(4))
+    assert np.median(np.abs(truth - image)) < 4
+    assert all(np.abs(other - truth).max() > 20 for other in others)

@@ -117,7 +117,8 @@ def _picture(
             return _strip(panels, panels[1]), Path(path).name, depth_range
         if task == 'superres':
             shown = [samples[0]['target'], *(sample['prediction'] for sample in samples)]
-            panels = [np.array(255 * p.clamp(0, 1).permute(1, 2, 0), np.uint8) for p in shown]
+            shown = [(255 * p.clamp(0, 1)).round().permute(1, 2, 0) for p in shown]
+            panels = [p.numpy().astype(np.uint8) for p in shown]
             height, width = panels[0].shape[:2]
             panels = [image[:height, :width], *panels]
             return _strip(panels, panels[1]), Path(path).name, None

@@ -70,7 +70,7 @@ class Interpolate(Upsampler):
     def upsample_and_convolve(
         self, convolution: nn.Conv2d, x: Tensor, guide: Tensor | None, size: tuple[int, int]
     ) -> Tensor:
-        """Convolve first: each output value is a mean of inputs, whose weights sum to one."""
+        """Convolve first: an output value is a sum of inputs whose weights sum to one."""
         return self.upsample(convolution(x), guide, size)
 
     def macs(self, height: int, width: int) -> int:
