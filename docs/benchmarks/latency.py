@@ -1,0 +1,97 @@
+"""Fill the tables that quote latency_cpu.json and onnx_export.json.
+
+From the repository root, after either was made anew: python docs/benchmarks/latency.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from mmdysample import build_upsampler, upsampler_names
+
+DOCS = Path(__file__).parents[1]
+PAGES = {  # of types whose page has another name
+    **dict.fromkeys(('dysample_plus', 'dysample_s', 'dysample_s_plus'), 'dysample'),
+    **dict.fromkeys(('sapa_b', 'sapa_i'), 'sapa'),
+    **dict.fromkeys(('nearest', 'bilinear'), 'interpolate'),
+    'fade_lite': 'fade',
+}
+
+
+def rows_of(kind: str) -> list[dict]:
+    """The measured rows of one kind."""
+    rows = json.loads((DOCS / 'benchmarks/latency_cpu.json').read_text())['rows']
+    return [row for row in rows if row['kind'] == kind]
+
+
+def comparison() -> list[str]:
+    """Whole upsamplers with one thread, the fastest first."""
+    times = {
+        (row['candidate'], row['what']): row['to_bilinear']
+        for row in rows_of('upsamplers')
+        if row['threads'] == 1
+    }
+    exports = json.loads((DOCS / 'benchmarks/onnx_export.json').read_text())['types']
+    lines = []
+    for name in upsampler_names():
+        if (name, 'forward') not in times or name not in exports:
+            continue
+        up = build_upsampler(name, in_channels=256)
+        try:
+            build_upsampler(name, in_channels=288, scale_factor=3)
+            factors = 'any'
+        except ValueError:
+            factors = '2'
+        forward, backward = times[name, 'forward'], times[name, 'forward_backward']
+        line = (
+            f'| [`{name}`]({PAGES.get(name, name)}.md) '
+            f'| {"yes" if up.guided else "no"} | {factors} '
+            f'| {sum(p.numel() for p in up.parameters()):,} '
+            f'| {round((up.macs(1, 2) - up.macs(1, 1)) / 4):,} | {forward:.2f} | {backward:.2f} '
+            f'| {"free" if isinstance(exports[name]["free"], float) else "fixed"} |'
+        )
+        lines.append((forward, line))
+    return [line for _, line in sorted(lines)]
+
+
+def native() -> list[str]:
+    """Native sampling with one thread and with two, by workload and layout."""
+    keys = ('workload', 'memory_format', 'threads', 'what')
+    rows = rows_of('sampling')
+    times = {
+        (row['candidate'], *(row[key] for key in keys)): row['median_ms']
+        for row in rows
+        if row['candidate'] in ('bilinear', 'published', 'dysample (native)')
+    }
+    lines = []
+    for workload, layout in dict.fromkeys((row['workload'], row['memory_format']) for row in rows):
+        cells = [workload, layout]
+        for what in ('forward', 'forward_backward'):
+            for peer in ('bilinear', 'published'):
+                ratios = (
+                    times['dysample (native)', workload, layout, threads, what]
+                    / times[peer, workload, layout, threads, what]
+                    for threads in (1, 2)
+                )
+                cells.append(', '.join(f'{ratio:.2f}' for ratio in ratios))
+        lines.append(f'| {" | ".join(cells)} |')
+    return lines
+
+
+def put(page: str, heading: str, lines: list[str]) -> None:
+    """Replace the rows of the table whose heading begins so."""
+    path = DOCS / page
+    pattern = rf'(^\| {re.escape(heading)} \|.*\n\|[-:|]+\|\n)(?:\|.*\n)+'
+    made, count = re.subn(
+        pattern, lambda m: m[1] + '\n'.join(lines) + '\n', path.read_text(), flags=re.M
+    )
+    if count != 1:
+        raise ValueError(f'{path} has {count} tables with the heading {heading!r}, 1 is expected')
+    path.write_text(made)
+
+
+if __name__ == '__main__':
+    put('upsamplers/index.md', '`type`', comparison())
+    put('kernels.md', 'features', native())
