@@ -54,7 +54,9 @@ def collect(scale: str, work_dir: Path) -> None:
             cost={row: load_cost(work_dir, entry, row) for row in entry.rows},
         )
     command = f'python tools/reproduce.py run --all --scale {scale}'
-    raw_file(scale).write_text(json.dumps(dict(command=command, tables=tables), indent=1) + '\n')
+    text = json.dumps(dict(command=command, tables=tables), indent=1)
+    text = text.replace(str(work_dir.resolve()), 'work_dirs/reproduce')  # no folder of one machine
+    raw_file(scale).write_text(f'{text}\n')
 
 
 def validations(entry: Table, record: dict) -> list[list[float]]:
