@@ -19,10 +19,17 @@ from mmengine.registry import METRICS, MODELS, DefaultScope
 from torch import nn
 
 from mmdysample import Upsampler
+from mmdysample.upsamplers.carafe import CARAFE
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 #: Learned upsamplers by the config's folder and name, without the schedule and the data.
 UPSAMPLERS = {
+    'bccd/faster-rcnn_mobilenet-v2_fpn-carafe': 3,
+    'bccd/faster-rcnn_mobilenet-v2_fpn-dysample': 3,
+    'bccd/faster-rcnn_mobilenet-v2_fpn-dysample-plus': 3,
+    'bccd/faster-rcnn_mobilenet-v2_fpn-nearest': 0,
+    'bccd/faster-rcnn_r18_fpn': 0,
+    'bccd/faster-rcnn_r18_fpn-dysample': 3,
     'cascade_mask_rcnn/cascade-mask-rcnn_r50_fpn-dysample': 3,
     'cascade_mask_rcnn/cascade-mask-rcnn_r50_fpn-dysample_mask-head-dysample': 6,
     'coco_sample/panoptic-fpn_r18_fpn-dysample_overfit': 9,
@@ -30,6 +37,10 @@ UPSAMPLERS = {
     'heads/panoptic-fpn_r50_fpn-dysample_semantic-head-dysample': 9,
     'mask2former/mask2former_r50_dysample_8xb2-lsj-50e_coco': 1,
     'mask2former/mask2former_r50_dysample_8xb2-lsj-50e_coco-panoptic': 1,
+    'nuclei/mask-rcnn_mobilenet-v2_fpn-carafe': 3,
+    'nuclei/mask-rcnn_mobilenet-v2_fpn-dysample': 3,
+    'nuclei/mask-rcnn_mobilenet-v2_fpn-dysample-plus': 3,
+    'nuclei/mask-rcnn_mobilenet-v2_fpn-nearest': 0,
     'nuclei/mask-rcnn_r18_fpn': 0,
     'nuclei/mask-rcnn_r18_fpn-dysample': 3,
     'nuclei/mask-rcnn_r18_fpn-dysample-plus': 3,
@@ -44,6 +55,7 @@ UPSAMPLERS = {
 }
 SCHEDULES = (
     '_1x_coco',
+    '_12e_bccd',
     '_12e_nuclei',
     '_coco-sample',
     '_12e_scenes',
@@ -82,7 +94,8 @@ def shrink(model: ConfigDict) -> None:
         head.transformer_decoder.num_layers = 1
         model.train_cfg.num_points = 64
     if 'roi_head' in model:
-        model.neck.in_channels = [64, 128, 256, 512]
+        if model.backbone.type == 'ResNet':
+            model.neck.in_channels = [64, 128, 256, 512]
         heads = model.roi_head.bbox_head
         for head in heads if isinstance(heads, list) else [heads]:
             head.fc_out_channels = 16
@@ -183,8 +196,9 @@ def test_upsamplers_keep_their_own_initialisation(path):
     model = build(path)
     model.init_weights()
     for up in learned_upsamplers(model):
-        assert 0 < up.offset.weight.abs().max() < 0.01  # N(0, 0.001²)
-        assert not up.offset.bias.any()
+        last = up.content_encoder if isinstance(up, CARAFE) else up.offset
+        assert 0 < last.weight.abs().max() < 0.01  # N(0, 0.001²)
+        assert not last.bias.any()
 
 
 def test_the_nuclei_metric_counts_more_than_100_detections(real_data_dir, tmp_path):
