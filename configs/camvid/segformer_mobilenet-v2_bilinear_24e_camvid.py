@@ -6,7 +6,12 @@ so are all statistics of the backbone: a step takes half a second of one CPU cor
 
 _base_ = './segformer_r18_bilinear_12e_camvid.py'
 
-# modified: the backbone, and a narrower head
+# weights of classes as in ENet (arXiv 1606.02147): 1 / ln(1.02 + p), p being a class's
+# share of the training pixels, divided by their mean over these pixels. Bicyclists are 0.3 % of
+# them, and without weights it is chance whether a training of this length learns them at all.
+class_weight = [0.80, 0.61, 4.80, 0.48, 2.21, 1.25, 4.50, 4.57, 1.83, 5.43, 6.27]
+
+# modified: the backbone, a narrower head, and the weights of classes
 model = dict(
     backbone=dict(
         _delete_=True,
@@ -19,7 +24,11 @@ model = dict(
             type='Pretrained', checkpoint='data/pretrained/mobilenet_v2.pth', prefix='mmseg'
         ),
     ),
-    decode_head=dict(in_channels=[24, 32, 96, 320], channels=64),
+    decode_head=dict(
+        in_channels=[24, 32, 96, 320],
+        channels=64,
+        loss_decode=dict(class_weight=class_weight),
+    ),
 )
 
 # modified: 24 epochs, a tenth of the learning rate for the backbone, and a cosine: its last epochs
