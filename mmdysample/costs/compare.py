@@ -23,6 +23,17 @@ REMARKS = {
     (SEGFORMER, 'deconv', 'flops_g'): 'The published number is that of a dense 3x3 convolution at '
     'every output pixel, four times ours. With stride 2 only a quarter of these products exist; '
     'the others multiply the zeros between the input pixels.',
+    (
+        SEGFORMER,
+        'sapa_d',
+        'flops_g',
+    ): 'The source does not say what it counts. With every corner of '
+    'a point counted twice, ours would be 5.28 G.',
+    **{
+        (SEGFORMER, 'freqfusion', column): 'The published numbers are those of another decoder '
+        'head, which fuses each level with the next; here it is a plain upsampler.'
+        for column in ('params_m', 'flops_g')
+    },
     (UPERNET, 'fade', 'params_m'): 'At the 512 channels of this head FADE has 80,538 parameters, '
     'three of them 0.24 M. The published 0.1 M would be three at 256 channels (0.14 M), or '
     'FADE-Lite (0.08 M).',

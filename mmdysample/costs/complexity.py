@@ -30,7 +30,7 @@ CHANNELS, SIZE = 256, (120, 120)
 
 UPSAMPLERS = (
     *('nearest', 'bilinear', 'deconv', 'pixel_shuffle', 'carafe', 'indexnet', 'a2u'),
-    *('fade', 'fade_lite', 'sapa_b', 'sapa_i'),
+    *('fade', 'fade_lite', 'sapa_b', 'sapa_i', 'sapa_d', 'lda_aqu', 'freqfusion'),
     *('dysample', 'dysample_s', 'dysample_plus', 'dysample_s_plus'),
 )
 """The rows of the published tables."""

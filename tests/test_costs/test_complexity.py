@@ -36,6 +36,9 @@ PARAMETERS = {
     'fade_lite': (C * 25 + 25) + C * 25 + (25 * 3 * 3 + 25) + (C + 1),
     'sapa_b': 2 * (C * 32 + 32) + 2 * (2 * C),
     'sapa_i': 0,
+    'sapa_d': 2 * (C * 128 + 128) + (C + 1) * (2 * 4 * 9) * 4,
+    'lda_aqu': 2 * C * 64 + 2 * C + 2 * 32 + (32 * 9 + 32 * 18 * 9 + 18) + 9 * 64,
+    'freqfusion': 2 * 64 * (C + 1) + (25 + 9) * (64 * 9 + 1) + 2 * (32 + 8) * (72 * 9 + 1) + 4 * 64,
     'dysample': C * 32 + 32,
     'dysample_plus': C * 32 + 32 + C * 32,
     'dysample_s': (C // 4) * 16 + 16,
@@ -53,6 +56,17 @@ MACS = {
     'fade_lite': (4 + 1) * C * 25 + (4 + 1) * 9 * 25 + 4 * 25 * C + C + 4 * 2 * C,
     'sapa_b': (4 + 1) * C * 32 + 4 * 25 * 32 + 4 * 25 * C,
     'sapa_i': 4 * 25 * C + 4 * 25 * C,
+    # Nine points: four corners of key and value each, and their products with query and weight.
+    'sapa_d': C * 128 + (2 * 4 * 9) * 4 * C + 4 * (C * 128 + 9 * (4 + 1) * (128 + C)),
+    'lda_aqu': 2 * C * 64 + 4 * (4 * 64 + 2 * (32 * 9 + 32 * 18 * 9) + 9 * (4 + 1) * (64 + C)),
+    'freqfusion': (1 + 4) * C * 64  # compressors
+    + 4 * (64 * 9 * 9 + 64 * 9)  # the compressed guide sharpened
+    + (4 + 1) * 64 * 25 * 9  # low-pass logits
+    + 4 * 25 * 25
+    + 4 * 25 * C
+    + (4 + 1) * 8 * 64  # similarities
+    + (2 * 72 * 9 * 32 + 4 * 2 * 72 * 9 * 8 + 4 * 8)  # offsets and their scales
+    + 4 * 4 * C,
     'dysample': 32 * C + 32 + 4 * 4 * C,
     'dysample_plus': 2 * 32 * C + 32 + 4 * 4 * C,
     'dysample_s': 4 * 16 * (C // 4) + 64 + 4 * 4 * C,
@@ -133,9 +147,16 @@ def test_segformer_agrees_with_the_published_figures_by_one_reading(
         for name, cost in segformer.items()
         for item in compare(SEGFORMER, cost, tables)
     }
-    assert len(compared) == 20  # 10 rows' parameters, 10 rows' multiply-accumulates
-    assert [key for key, item in compared.items() if not item.agrees] == [('deconv', 'flops_g')]
-    readings = {item.why for (_, column), item in compared.items() if column == 'params_m'}
+    assert len(compared) == 24  # 12 rows' parameters, 12 rows' multiply-accumulates
+    assert {key for key, item in compared.items() if not item.agrees} == {
+        *(('deconv', 'flops_g'), ('sapa_d', 'flops_g')),
+        *(('freqfusion', 'flops_g'), ('freqfusion', 'params_m')),
+    }
+    readings = {
+        item.why
+        for (name, column), item in compared.items()
+        if column == 'params_m' and name != 'freqfusion'
+    }
     assert readings == {'', 'Convolution weights alone: no biases, no normalisation.'}
     for name, cost in segformer.items():
         if (name, 'params_m') in compared and name != SEGFORMER.baseline:

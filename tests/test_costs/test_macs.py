@@ -26,6 +26,11 @@ BEYOND_CONVOLUTIONS = {
     'fade_lite': 25 * CHANNELS + 2 * CHANNELS,
     'sapa_b': 25 * 32 + 25 * CHANNELS,  # inner products of 32 channels; taps
     'sapa_i': 25 * CHANNELS + 25 * CHANNELS,
+    # Nine points: four corners of key and value each, and their products with query and weight.
+    'sapa_d': 9 * (4 + 1) * (128 + CHANNELS),
+    'lda_aqu': 4 * 16 + 9 * (4 + 1) * (16 + CHANNELS),  # four corners of the query first
+    # Compressed guide, logits and feature filtered; similarities of both; scales; four corners.
+    'freqfusion': 9 * 64 + 25 * (25 + CHANNELS) + 8 * 64 * (1 + 1 / 4) + 2 * 4 + 4 * CHANNELS,
     'dysample': 4 * CHANNELS + 2 * 4,  # four corners; scope times offset
     'dysample_plus': 4 * CHANNELS + 2 * 4,
     'dysample_s': 4 * CHANNELS + 2 * 8,
