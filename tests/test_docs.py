@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import json
 import logging
 import pkgutil
@@ -186,10 +185,8 @@ each_page = pytest.mark.parametrize('page', UPSAMPLER_PAGES, ids=lambda page: pa
 @each_page
 def test_options_are_those_of_the_constructor(page):
     cls = marked_class(page)
-    parameters = inspect.signature(cls.__init__).parameters
-    accepted = {
-        name: p.default for name, p in parameters.items() if name not in ('self', 'in_channels')
-    }
+    parameters = base.constructor_options(cls)
+    accepted = {name: p.default for name, p in parameters.items() if name != 'in_channels'}
     _, *rows = read_table(page, f'options: {cls.__name__}')
     assert {value_name.strip('`'): value(default) for value_name, default, _ in rows} == accepted
 

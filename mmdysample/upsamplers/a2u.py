@@ -54,6 +54,7 @@ class A2U(Upsampler):
     """
 
     guided = True
+    only_doubles = True
 
     def __init__(
         self,
@@ -67,8 +68,6 @@ class A2U(Upsampler):
         super().__init__(in_channels, scale_factor, guide_channels=guide_channels)
         check_backend(backend)
         self.backend = backend
-        if scale_factor != 2:
-            raise ValueError(f'scale_factor must be 2 for A2U, got {scale_factor}')
         self.kernel_gen = _KernelGenerator(self.guide_channels, keep_downsampling)
 
     def init_weights(self) -> None:

@@ -39,6 +39,12 @@ class Upsampler(nn.Module):
     guided = False
     """Whether :meth:`forward` needs the ``(N, Cg, sH, sW)`` feature that it upsamples towards."""
 
+    only_doubles = False
+    """Whether 2 is the only ``scale_factor`` that the class takes."""
+
+    shown: tuple[str, ...] = ()
+    """Options that ``print(model)`` shows beside the geometry."""
+
     def __init__(
         self, in_channels: int, scale_factor: int = 2, *, guide_channels: int | None = None
     ) -> None:
@@ -50,6 +56,9 @@ class Upsampler(nn.Module):
         self.in_channels = in_channels
         self.guide_channels = guide_channels
         self.scale_factor = check_scale_factor(scale_factor)
+        if self.only_doubles and scale_factor != 2:
+            name = type(self).__name__
+            raise ValueError(f'scale_factor must be 2 for {name}, got {scale_factor}')
 
     def init_weights(self) -> None:
         """Fill the parameters as published.
@@ -171,15 +180,39 @@ class Upsampler(nn.Module):
         return guide
 
     def extra_repr(self) -> str:
-        """Show the geometry in ``print(model)``."""
-        guide = f', guide_channels={self.guide_channels}' if self.guided else ''
-        return f'{self.in_channels}, scale_factor={self.scale_factor}{guide}'
+        """Show the geometry and the options of :attr:`shown` in ``print(model)``."""
+        names = ('scale_factor', *('guide_channels',) * self.guided, *self.shown)
+        options = (f'{name}={getattr(self, name)!r}' for name in names)
+        return ', '.join((str(self.in_channels), *options))
+
+    def _need_equal_channels(self, option: str) -> None:
+        """Raise ValueError unless the guide has as many channels as ``x``, as an option needs."""
+        if self.guide_channels != self.in_channels:
+            raise ValueError(
+                f'{option} needs guide_channels equal to in_channels={self.in_channels}, '
+                f'got {self.guide_channels}'
+            )
 
 
-def check_flag(name: str, value: bool) -> None:
-    """Raise TypeError unless ``value`` is a bool: a string from a config would count as True."""
-    if not isinstance(value, bool):
-        raise TypeError(f'{name} must be True or False, got {value!r}')
+def check_flags(**flags: bool) -> None:
+    """Raise TypeError unless all are bools: a string from a config would count as True."""
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise TypeError(f'{name} must be True or False, got {value!r}')
+
+
+def draw_weights(module: nn.Module, draw: Callable[[Tensor], Any]) -> None:
+    """Fill the weights of all convolutions by ``draw``, their biases by zeros.
+
+    Normalisation layers start as identity.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            draw(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.GroupNorm | nn.LayerNorm):
+            layer.reset_parameters()
 
 
 def _check_pair(size: Any) -> None:
@@ -218,14 +251,12 @@ class _Entry:
     cls: type[Upsampler]
     defaults: dict[str, Any] = field(default_factory=dict)
 
-    def accepted(self) -> list[str]:
-        return [name for name in inspect.signature(self.cls.__init__).parameters if name != 'self']
-
     def build(self, name: str, kwargs: Mapping[str, Any]) -> Upsampler:
-        unknown = sorted(set(kwargs) - set(self.accepted()))
+        accepted = list(constructor_options(self.cls))
+        unknown = sorted(set(kwargs) - set(accepted))
         if unknown:
             raise TypeError(
-                f'upsampler {name!r} does not take {unknown}; it takes {self.accepted()}. '
+                f'upsampler {name!r} does not take {unknown}; it takes {accepted}. '
                 'Where a base config left them behind, replace its upsample_cfg with _delete_=True'
             )
         return self.cls(**{**self.defaults, **kwargs})
@@ -258,6 +289,17 @@ def register_upsampler(name: str, **defaults: Any) -> Callable[[type[Upsampler]]
         return cls
 
     return register
+
+
+def constructor_options(cls: type[Upsampler]) -> dict[str, inspect.Parameter]:
+    """What a constructor takes, by name; where it has ``**kwargs``, its parent's options too."""
+    found: dict[str, inspect.Parameter] = {}
+    for parent in cls.__mro__:
+        own = inspect.signature(parent.__init__).parameters
+        found = {**own, **found}
+        if not any(option.kind is option.VAR_KEYWORD for option in own.values()):
+            break
+    return {name: p for name, p in found.items() if name != 'self' and p.kind is not p.VAR_KEYWORD}
 
 
 def upsampler_names() -> list[str]:

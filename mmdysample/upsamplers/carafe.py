@@ -33,6 +33,8 @@ class CARAFE(Upsampler):
         ValueError: If an option is out of range or ``up_group`` does not divide ``in_channels``.
     """
 
+    shown = ('up_kernel', 'up_group')
+
     def __init__(
         self,
         in_channels: int,
@@ -92,7 +94,3 @@ class CARAFE(Upsampler):
         convolutions = self.channel_compressor.weight.numel() + self.content_encoder.weight.numel()
         taps = self.up_kernel**2 * self.in_channels * self.scale_factor**2
         return (convolutions + taps) * height * width
-
-    def extra_repr(self) -> str:
-        """Show the options in ``print(model)``."""
-        return f'{super().extra_repr()}, up_kernel={self.up_kernel}, up_group={self.up_group}'

@@ -15,7 +15,7 @@ from mmdysample.ops.backend import check_backend
 from mmdysample.ops.checks import check_feature
 from mmdysample.ops.dysample import INITS, STYLES, SamplingSpec, dysample, full_precision
 from mmdysample.ops.dysample.eager import initial_positions, sampling_positions
-from mmdysample.upsamplers.base import Upsampler, check_flag, register_upsampler
+from mmdysample.upsamplers.base import Upsampler, check_flags, register_upsampler
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,8 @@ class DySample(Upsampler):
         ValueError: If an argument is out of range or channels cannot be divided as needed.
     """
 
+    shown = ('style', 'groups', 'dyscope', 'scope_factor', 'init')
+
     layout: str
     """Style in which :meth:`projections` lays its results out; here the layer's own."""
 
@@ -102,8 +104,7 @@ class DySample(Upsampler):
                 f'in_channels must be a multiple of scale_factor ** 2 = {scale_factor**2} '
                 f"for style 'pl', got {in_channels}"
             )
-        check_flag('dyscope', dyscope)
-        check_flag('scope_bias', scope_bias)
+        check_flags(dyscope=dyscope, scope_bias=scope_bias)
         if scope_bias and not dyscope:
             raise ValueError(
                 'scope_bias=True needs dyscope=True: a static scope has no convolution'
@@ -268,13 +269,6 @@ class DySample(Upsampler):
                     f'{prefix}init_pos holds other initial positions than init={self.init!r}'
                 )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def extra_repr(self) -> str:
-        """Show the options in ``print(model)``."""
-        return (
-            f'{super().extra_repr()}, style={self.style!r}, groups={self.groups}, '
-            f'dyscope={self.dyscope}, scope_factor={self.scope_factor}, init={self.init!r}'
-        )
 
 
 def _needs_product(device: torch.device) -> bool:

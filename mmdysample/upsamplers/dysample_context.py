@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,13 +31,7 @@ class DySampleContext(DySample):
         context_size (int): Length of the row and of the column, odd, in input pixels: the offsets
             see a square of side ``context_size + 4``. Defaults to 21.
         embedding (int): Channels that ``x`` is projected to. Defaults to 32.
-        style (str): As for :class:`DySample`. Defaults to ``'lp'``.
-        groups (int): As for :class:`DySample`. Defaults to 4.
-        dyscope (bool): As for :class:`DySample`. Defaults to False.
-        scope_factor (float, optional): As for :class:`DySample`. Defaults to None.
-        init (str): As for :class:`DySample`. Defaults to ``'bilinear'``.
-        scope_bias (bool): As for :class:`DySample`. Defaults to False.
-        backend (str): As for :class:`DySample`. Defaults to ``'auto'``.
+        **kwargs: Further arguments of :class:`DySample`.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -49,21 +45,12 @@ class DySampleContext(DySample):
         *,
         context_size: int = 21,
         embedding: int = 32,
-        style: str = 'lp',
-        groups: int = 4,
-        dyscope: bool = False,
-        scope_factor: float | None = None,
-        init: str = 'bilinear',
-        scope_bias: bool = False,
-        backend: str = 'auto',
+        **kwargs: Any,
     ) -> None:
-        options = dict(scope_factor=scope_factor, init=init, scope_bias=scope_bias, backend=backend)
-        super().__init__(
-            in_channels, scale_factor, style=style, groups=groups, dyscope=dyscope, **options
-        )
+        super().__init__(in_channels, scale_factor, **kwargs)
         check_positive('context_size', context_size, odd=True)
         check_positive('embedding', embedding)
-        outputs = 2 * groups * scale_factor**2 * (1 + dyscope)
+        outputs = 2 * self.groups * scale_factor**2 * (1 + self.dyscope)
         self.context = _Context(in_channels, embedding, context_size, outputs)
 
     def init_weights(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,13 +30,8 @@ class DySampleGuided(DySample):
         scale_factor (int): As for :class:`DySample`. Defaults to 2.
         guide_channels (int, optional): Channels ``Cg`` of the guide. Defaults to ``in_channels``.
         embedding (int): Channels that both features are projected to. Defaults to 32.
-        style (str): As for :class:`DySample`. Defaults to ``'lp'``.
-        groups (int): As for :class:`DySample`. Defaults to 4.
         dyscope (bool): As for :class:`DySample`. Defaults to True.
-        scope_factor (float, optional): As for :class:`DySample`. Defaults to None.
-        init (str): As for :class:`DySample`. Defaults to ``'bilinear'``.
-        scope_bias (bool): As for :class:`DySample`. Defaults to False.
-        backend (str): As for :class:`DySample`. Defaults to ``'auto'``.
+        **kwargs: Further arguments of :class:`DySample`.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -50,26 +47,17 @@ class DySampleGuided(DySample):
         *,
         guide_channels: int | None = None,
         embedding: int = 32,
-        style: str = 'lp',
-        groups: int = 4,
         dyscope: bool = True,
-        scope_factor: float | None = None,
-        init: str = 'bilinear',
-        scope_bias: bool = False,
-        backend: str = 'auto',
+        **kwargs: Any,
     ) -> None:
-        options = dict(scope_factor=scope_factor, init=init, scope_bias=scope_bias, backend=backend)
-        super().__init__(
-            in_channels, scale_factor, style=style, groups=groups, dyscope=dyscope, **options
-        )
+        super().__init__(in_channels, scale_factor, dyscope=dyscope, **kwargs)
         if guide_channels is not None:
             check_positive('guide_channels', guide_channels)
             self.guide_channels = guide_channels
         check_positive('embedding', embedding)
         self.layout = 'pl'
-        self.fine = _FineOffsets(
-            in_channels, self.guide_channels, embedding, 2 * groups * (1 + dyscope)
-        )
+        outputs = 2 * self.groups * (1 + dyscope)
+        self.fine = _FineOffsets(in_channels, self.guide_channels, embedding, outputs)
 
     def init_weights(self) -> None:
         """Begin as :class:`DySample` does; the guide's part ends in zeros."""

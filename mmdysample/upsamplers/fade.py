@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmdysample.ops.backend import check_backend
 from mmdysample.ops.checks import check_positive
 from mmdysample.ops.reassembly import reassemble, softmax_kernels
-from mmdysample.upsamplers.base import Upsampler, register_upsampler
+from mmdysample.upsamplers.base import Upsampler, draw_weights, register_upsampler
 
 COMPRESSED_CHANNELS = 64
 
@@ -47,6 +47,8 @@ class FADE(Upsampler):
     """
 
     guided = True
+    only_doubles = True
+    shown = ('up_kernel_size', 'gating', 'lite')
 
     def __init__(
         self,
@@ -63,13 +65,8 @@ class FADE(Upsampler):
         check_backend(backend)
         self.backend = backend
         check_positive('up_kernel_size', up_kernel_size, odd=True)
-        if scale_factor != 2:
-            raise ValueError(f'scale_factor must be 2 for FADE, got {scale_factor}')
-        if gating and self.guide_channels != in_channels:
-            raise ValueError(
-                f'gating=True needs guide_channels equal to in_channels={in_channels}, '
-                f'got {self.guide_channels}'
-            )
+        if gating:
+            self._need_equal_channels('gating=True')
         self.up_kernel_size = up_kernel_size
         self.gating = gating
         self.lite = lite
@@ -82,11 +79,7 @@ class FADE(Upsampler):
 
     def init_weights(self) -> None:
         """Xavier-uniform weights and zero biases."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        draw_weights(self, nn.init.xavier_uniform_)
 
     def upsample(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Reassemble ``x``, blend in the guide where gated, and cut to ``size``."""
@@ -108,13 +101,6 @@ class FADE(Upsampler):
         taps = 4 * self.up_kernel_size**2 * self.in_channels
         gate = (1 + 2 * 4) * self.in_channels if self.gating else 0
         return (4 * (fine + shared) + coarse + shared + taps + gate) * height * width
-
-    def extra_repr(self) -> str:
-        """Show the options in ``print(model)``."""
-        return (
-            f'{super().extra_repr()}, up_kernel_size={self.up_kernel_size}, '
-            f'gating={self.gating}, lite={self.lite}'
-        )
 
 
 class _KernelGenerator(nn.Module):

@@ -10,7 +10,7 @@ from mmdysample.ops.checks import check_multiple, check_positive
 from mmdysample.ops.dysample import full_precision
 from mmdysample.ops.reassembly import reassemble, softmax_kernels
 from mmdysample.ops.wide import convolve, normalise_groups, wide
-from mmdysample.upsamplers.base import Upsampler, check_flag, register_upsampler
+from mmdysample.upsamplers.base import Upsampler, check_flags, draw_weights, register_upsampler
 
 OFFSETS_FROM = ('feature', 'similarity')
 NEIGHBOURS, DILATION = 8, 2
@@ -57,6 +57,8 @@ class FreqFusion(Upsampler):
     """
 
     guided = True
+    only_doubles = True
+    shown = ('lowpass_kernel', 'highpass_kernel', 'details')
 
     def __init__(
         self,
@@ -75,23 +77,16 @@ class FreqFusion(Upsampler):
         details: bool = False,
     ) -> None:
         super().__init__(in_channels, scale_factor, guide_channels=guide_channels)
-        if scale_factor != 2:
-            raise ValueError(f'scale_factor must be 2 for FreqFusion, got {scale_factor}')
         check_positive('lowpass_kernel', lowpass_kernel, odd=True)
         check_positive('highpass_kernel', highpass_kernel, odd=True)
         check_positive('compressed_channels', compressed_channels)
         check_positive('feature_resample_group', feature_resample_group)
-        check_flag('feature_resample', feature_resample)
-        check_flag('feature_resample_norm', feature_resample_norm)
-        check_flag('hamming_window', hamming_window)
-        check_flag('details', details)
+        check_flags(feature_resample=feature_resample, feature_resample_norm=feature_resample_norm)
+        check_flags(hamming_window=hamming_window, details=details)
         if offsets_from not in OFFSETS_FROM:
             raise ValueError(f'offsets_from must be one of {OFFSETS_FROM}, got {offsets_from!r}')
-        if details and self.guide_channels != in_channels:
-            raise ValueError(
-                f'details=True needs guide_channels equal to in_channels={in_channels}, '
-                f'got {self.guide_channels}'
-            )
+        if details:
+            self._need_equal_channels('details=True')
         self.lowpass_kernel = lowpass_kernel
         self.highpass_kernel = highpass_kernel
         self.details = details
@@ -115,12 +110,7 @@ class FreqFusion(Upsampler):
 
         That includes the offsets, so a fresh module does not start near bilinear interpolation.
         """
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.GroupNorm):
-                module.reset_parameters()
+        draw_weights(self, nn.init.xavier_uniform_)
         nn.init.normal_(self.content_encoder.weight, std=0.001)
         nn.init.normal_(self.content_encoder2.weight, std=0.001)
 
@@ -182,13 +172,6 @@ class FreqFusion(Upsampler):
             fine += similarities + self.dysampler.weights('hr_offset', 'hr_direct_scale')
             fine += 2 * self.dysampler.groups + 4 * self.in_channels
         return (coarse + 4 * fine) * height * width
-
-    def extra_repr(self) -> str:
-        """Show the options in ``print(model)``."""
-        return (
-            f'{super().extra_repr()}, lowpass_kernel={self.lowpass_kernel}, '
-            f'highpass_kernel={self.highpass_kernel}, details={self.details}'
-        )
 
     def _low(self, logits: Tensor) -> Tensor:
         return _normalise(logits, self.hamming_lowpass)

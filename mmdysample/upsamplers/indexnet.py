@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmdysample.upsamplers.base import Upsampler, check_flag, register_upsampler
+from mmdysample.upsamplers.base import Upsampler, check_flags, register_upsampler
 
 BLOCKS = ('holistic', 'depthwise')
 _DEPTHWISE_NAMES = ('indexnet1', 'indexnet2', 'indexnet3', 'indexnet4')
@@ -41,6 +41,7 @@ class IndexNet(Upsampler):
     """
 
     guided = True
+    only_doubles = True
 
     def __init__(
         self,
@@ -53,12 +54,9 @@ class IndexNet(Upsampler):
         use_context: bool = True,
     ) -> None:
         super().__init__(in_channels, scale_factor, guide_channels=guide_channels)
-        if scale_factor != 2:
-            raise ValueError(f'scale_factor must be 2 for IndexNet, got {scale_factor}')
         if block not in BLOCKS:
             raise ValueError(f'block must be one of {BLOCKS}, got {block!r}')
-        check_flag('use_nonlinear', use_nonlinear)
-        check_flag('use_context', use_context)
+        check_flags(use_nonlinear=use_nonlinear, use_context=use_context)
         self.block = block
         options = dict(nonlinear=use_nonlinear, context=use_context)
         if block == 'holistic':

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmdysample.upsamplers.base import Upsampler, check_flag, register_upsampler
+from mmdysample.upsamplers.base import Upsampler, check_flags, register_upsampler
 
 
 @register_upsampler('interpolate')
@@ -31,6 +31,7 @@ class Interpolate(Upsampler):
         TypeError: If ``align_corners`` is neither a bool nor None.
     """
 
+    shown = ('mode',)
     modes = ('nearest', 'nearest-exact', 'bilinear', 'bicubic', 'area')
     taps = dict(bilinear=4, bicubic=16)
 
@@ -46,7 +47,7 @@ class Interpolate(Upsampler):
         if mode not in self.modes:
             raise ValueError(f'mode must be one of {self.modes}, got {mode!r}')
         if align_corners is not None:
-            check_flag('align_corners', align_corners)
+            check_flags(align_corners=align_corners)
             if mode not in self.taps:
                 raise ValueError(
                     f'align_corners is an option of the modes {list(self.taps)} only, got '
@@ -77,7 +78,3 @@ class Interpolate(Upsampler):
         """Taps per output value; modes that only copy or average have none."""
         outputs = self.in_channels * self.scale_factor**2 * height * width
         return self.taps.get(self.mode, 0) * outputs
-
-    def extra_repr(self) -> str:
-        """Show the mode in ``print(model)``."""
-        return f'{super().extra_repr()}, mode={self.mode!r}'

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmdysample.ops.checks import check_positive
 from mmdysample.ops.dysample import full_precision
 from mmdysample.ops.wide import convolve, normalise_channels, wide
-from mmdysample.upsamplers.base import Upsampler, check_flag, register_upsampler
+from mmdysample.upsamplers.base import Upsampler, check_flags, draw_weights, register_upsampler
 
 
 @register_upsampler('lda_aqu')
@@ -50,6 +50,8 @@ class LDAAQU(Upsampler):
         TypeError: If an option is of the wrong type.
     """
 
+    shown = ('nh', 'k_u', 'n_groups', 'range_factor')
+
     def __init__(
         self,
         in_channels: int,
@@ -79,7 +81,7 @@ class LDAAQU(Upsampler):
             raise TypeError(f'range_factor must be a number, got {range_factor!r}')
         if not (math.isfinite(range_factor) and range_factor > 0):
             raise ValueError(f'range_factor must be positive and finite, got {range_factor!r}')
-        check_flag('rpb', rpb)
+        check_flags(rpb=rpb)
         self.nh = nh
         self.k_u = k_u
         self.n_groups = n_groups
@@ -103,13 +105,8 @@ class LDAAQU(Upsampler):
 
     def init_weights(self) -> None:
         """Xavier-uniform projections; no offsets, so the points start as neighbours."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.xavier_uniform_(module.weight)
-            elif isinstance(module, nn.LayerNorm):
-                module.reset_parameters()
+        draw_weights(self, nn.init.xavier_uniform_)
         nn.init.zeros_(self.conv_offset[-1].weight)
-        nn.init.zeros_(self.conv_offset[-1].bias)
         if self.relative_position_bias_table is not None:
             nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
@@ -176,13 +173,6 @@ class LDAAQU(Upsampler):
         points = self.k_u**2 * (4 + 1) * (self.embedding + self.in_channels)
         outputs = self.scale_factor**2 * (4 * self.embedding + offsets + points)
         return (projections + outputs) * height * width
-
-    def extra_repr(self) -> str:
-        """Show the options in ``print(model)``."""
-        return (
-            f'{super().extra_repr()}, nh={self.nh}, k_u={self.k_u}, n_groups={self.n_groups}, '
-            f'range_factor={self.range_factor}'
-        )
 
 
 def _drop_single_axes(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from mmdysample.ops.backend import check_backend
 from mmdysample.ops.checks import check_multiple, check_positive
 from mmdysample.ops.reassembly import reassemble, softmax_kernels, window_similarity
-from mmdysample.upsamplers.base import Upsampler, register_upsampler
+from mmdysample.upsamplers.base import Upsampler, draw_weights, register_upsampler
 
 NORM_GROUPS = 32
 
@@ -42,6 +44,7 @@ class SAPA(Upsampler):
     """
 
     guided = True
+    shown = ('up_kernel_size', 'embedding_dim')
 
     def __init__(
         self,
@@ -63,30 +66,18 @@ class SAPA(Upsampler):
         self.embedding_dim = embedding_dim
         self.norm_y = self.norm_x = self.q = self.k = nn.Identity()
         if norm:
-            check_multiple('guide_channels', self.guide_channels, of=NORM_GROUPS)
-            check_multiple('in_channels', in_channels, of=NORM_GROUPS)
-            self.norm_y = nn.GroupNorm(NORM_GROUPS, self.guide_channels)
-            self.norm_x = nn.GroupNorm(NORM_GROUPS, in_channels)
+            self.norm_y, self.norm_x = group_norms(self.guide_channels, in_channels)
         if embedding_dim is not None:
             check_positive('embedding_dim', embedding_dim)
             self.q = nn.Conv2d(self.guide_channels, embedding_dim, 1, bias=qkv_bias)
             self.k = nn.Conv2d(in_channels, embedding_dim, 1, bias=qkv_bias)
-        elif self.guide_channels != in_channels:
-            raise ValueError(
-                f'embedding_dim=None needs guide_channels equal to in_channels={in_channels}, '
-                f'got {self.guide_channels}'
-            )
+        else:
+            self._need_equal_channels('embedding_dim=None')
         self.init_weights()
 
     def init_weights(self) -> None:
         """Projections from N(0, 0.02²), zero biases; normalisation starts as identity."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.GroupNorm):
-                module.reset_parameters()
+        draw_weights(self, partial(nn.init.normal_, std=0.02))
 
     def upsample(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Compare the guide with ``x`` and reassemble ``x`` by similarity."""
@@ -109,9 +100,9 @@ class SAPA(Upsampler):
             projections = dim * (outputs * self.guide_channels + self.in_channels)
         return (products + projections) * height * width
 
-    def extra_repr(self) -> str:
-        """Show the options in ``print(model)``."""
-        return (
-            f'{super().extra_repr()}, up_kernel_size={self.up_kernel_size}, '
-            f'embedding_dim={self.embedding_dim}'
-        )
+
+def group_norms(guide_channels: int, in_channels: int) -> tuple[nn.GroupNorm, nn.GroupNorm]:
+    """Make the published normalisations of guide and ``x``, each in 32 groups."""
+    check_multiple('guide_channels', guide_channels, of=NORM_GROUPS)
+    check_multiple('in_channels', in_channels, of=NORM_GROUPS)
+    return nn.GroupNorm(NORM_GROUPS, guide_channels), nn.GroupNorm(NORM_GROUPS, in_channels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,9 +12,13 @@ from mmdysample.ops.checks import check_multiple, check_positive
 from mmdysample.ops.dysample import full_precision
 from mmdysample.ops.reassembly.naive import repeat_pixels
 from mmdysample.ops.wide import convolve, normalise_groups, wide
-from mmdysample.upsamplers.base import Upsampler, check_flag, register_upsampler
-
-NORM_GROUPS = 32
+from mmdysample.upsamplers.base import (
+    Upsampler,
+    check_flags,
+    draw_weights,
+    register_upsampler,
+)
+from mmdysample.upsamplers.sapa import group_norms
 
 
 @register_upsampler('sapa_d')
@@ -49,6 +55,7 @@ class SAPADynamic(Upsampler):
     """
 
     guided = True
+    shown = ('num_point', 'groups', 'high_offset')
 
     def __init__(
         self,
@@ -67,18 +74,14 @@ class SAPADynamic(Upsampler):
         options = dict(num_point=num_point, groups=groups, embedding_dim=embedding_dim)
         for name, value in options.items():
             check_positive(name, value)
-        for name, flag in dict(qkv_bias=qkv_bias, high_offset=high_offset, norm=norm).items():
-            check_flag(name, flag)
+        check_flags(qkv_bias=qkv_bias, high_offset=high_offset, norm=norm)
         check_multiple('in_channels', in_channels, of=groups)
         self.num_point = num_point
         self.groups = groups
         self.high_offset = high_offset
         self.norm_y = self.norm_x = None
         if norm:
-            check_multiple('guide_channels', self.guide_channels, of=NORM_GROUPS)
-            check_multiple('in_channels', in_channels, of=NORM_GROUPS)
-            self.norm_y = nn.GroupNorm(NORM_GROUPS, self.guide_channels)
-            self.norm_x = nn.GroupNorm(NORM_GROUPS, in_channels)
+            self.norm_y, self.norm_x = group_norms(self.guide_channels, in_channels)
         embedding = groups * embedding_dim
         self.q = nn.Conv2d(self.guide_channels, embedding, 1, bias=qkv_bias)
         self.k = nn.Conv2d(in_channels, embedding, 1, bias=qkv_bias)
@@ -88,13 +91,7 @@ class SAPADynamic(Upsampler):
 
     def init_weights(self) -> None:
         """All 1x1 convolutions from N(0, 0.02²), zero biases; points start at the parent."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.GroupNorm):
-                module.reset_parameters()
+        draw_weights(self, partial(nn.init.normal_, std=0.02))
 
     def upsample(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Choose the points, compare them with the guide, and add them up."""
@@ -145,10 +142,3 @@ class SAPADynamic(Upsampler):
         points = self.num_point * (4 + 1) * (self.k.out_channels + self.in_channels)
         fine = self.q.weight.numel() + points
         return (coarse + self.scale_factor**2 * fine) * height * width
-
-    def extra_repr(self) -> str:
-        """Show the options in ``print(model)``."""
-        return (
-            f'{super().extra_repr()}, num_point={self.num_point}, groups={self.groups}, '
-            f'high_offset={self.high_offset}'
-        )
