@@ -22,11 +22,11 @@ ROOT = Path(__file__).parents[1]
 TABLES = load_tables('full')
 FIDELITY = yaml.safe_load((ROOT / 'docs' / 'fidelity.yaml').read_text(encoding='utf-8'))
 SOURCES = FIDELITY.pop('sources')
-SETTINGS = [
-    pytest.param(table, item, id=f'{table}-{item["setting"]}')
+ASPECTS = [
+    pytest.param(table, item, id=f'{table}-{item["aspect"]}')
     for entry in FIDELITY.values()
     for table in entry['tables']
-    for item in entry['settings']
+    for item in entry['aspects']
     if 'key' in item
 ]
 COMPARED = [
@@ -72,8 +72,8 @@ def without_upsampler(cfg: Config) -> dict[str, Any]:
     return plain
 
 
-@pytest.mark.parametrize(('table', 'item'), SETTINGS)
-def test_every_row_has_the_setting_that_the_page_claims(table: str, item: dict[str, Any]) -> None:
+@pytest.mark.parametrize(('table', 'item'), ASPECTS)
+def test_every_row_has_what_the_page_claims(table: str, item: dict[str, Any]) -> None:
     rows = [
         row
         for row in TABLES[table].runnable()
@@ -89,7 +89,7 @@ def test_every_table_has_a_page_and_every_statement_its_source() -> None:
     assert {table for entry in FIDELITY.values() for table in entry['tables']} == set(TABLES)
     used = set()
     for entry in FIDELITY.values():
-        for item in entry['settings']:
+        for item in entry['aspects']:
             assert item['is'] in ('same', 'option', 'unknown')
             assert ('switch' in item) == (item['is'] == 'option')
             assert ('ours' in item) == ('key' in item)

@@ -231,7 +231,7 @@ def test_costs_are_those_of_the_modules(page):
 def test_the_comparison_agrees_with_code_and_measurements():
     latency = json.loads((DOCS / 'benchmarks/latency_cpu.json').read_text())['rows']
     times = {
-        (row['candidate'], row['what']): f'{row["to_bilinear"]:.2f}'
+        (row['candidate'], row['direction']): f'{row["to_bilinear"]:.2f}'
         for row in latency
         if row['kind'] == 'upsamplers' and row.get('threads', 1) == 1
     }

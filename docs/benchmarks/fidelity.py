@@ -19,14 +19,14 @@ DATA = DOCS / 'fidelity.yaml'
 def section(entry: dict[str, Any], sources: dict[str, dict[str, str]]) -> str:
     """The table of one model, in Markdown."""
     lines = ['| Setting | Here | Published | | Source |', '|---|---|---|---|---|']
-    for item in entry['settings']:
+    for item in entry['aspects']:
         only = f' ({", ".join(f"`{name}`" for name in item["only"])})' if 'only' in item else ''
         ours = show(item['ours']) if item.get('ours') is not None else ''
         theirs = item.get('theirs') or ours
         state = item['is'] + (f': {item["switch"]}' if 'switch' in item else '')
         keys = item.get('source', [])
         links = ', '.join(link(sources[key]) for key in ([keys] if isinstance(keys, str) else keys))
-        cells = (item['setting'] + only, ours or default(item), str(theirs), state, links)
+        cells = (item['aspect'] + only, ours or default(item), str(theirs), state, links)
         lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines)
 
@@ -37,7 +37,7 @@ def show(value: Any) -> str:
 
 
 def default(item: dict[str, Any]) -> str:
-    """What stands for a setting without a value."""
+    """What stands for an aspect without a value."""
     return 'default' if 'key' in item else ''
 
 

@@ -29,7 +29,7 @@ def rows_of(kind: str) -> list[dict]:
 def comparison() -> list[str]:
     """Whole upsamplers with one thread, the fastest first."""
     times = {
-        (row['candidate'], row['what']): row['to_bilinear']
+        (row['candidate'], row['direction']): row['to_bilinear']
         for row in rows_of('upsamplers')
         if row['threads'] == 1
     }
@@ -58,7 +58,7 @@ def comparison() -> list[str]:
 
 def native() -> list[str]:
     """Native sampling with one thread and with two, by workload and layout."""
-    keys = ('workload', 'memory_format', 'threads', 'what')
+    keys = ('workload', 'memory_format', 'threads', 'direction')
     rows = rows_of('sampling')
     times = {
         (row['candidate'], *(row[key] for key in keys)): row['median_ms']
@@ -68,11 +68,11 @@ def native() -> list[str]:
     lines = []
     for workload, layout in dict.fromkeys((row['workload'], row['memory_format']) for row in rows):
         cells = [workload, layout]
-        for what in ('forward', 'forward_backward'):
+        for direction in ('forward', 'forward_backward'):
             for peer in ('bilinear', 'published'):
                 ratios = (
-                    times['dysample (native)', workload, layout, threads, what]
-                    / times[peer, workload, layout, threads, what]
+                    times['dysample (native)', workload, layout, threads, direction]
+                    / times[peer, workload, layout, threads, direction]
                     for threads in (1, 2)
                 )
                 cells.append(', '.join(f'{ratio:.2f}' for ratio in ratios))

@@ -11,9 +11,10 @@ from mmdysample.reproduce.tables import Published
 SEGFORMER = 'semantic_segmentation_segformer_b1_ade20k'
 UPERNET = 'semantic_segmentation_upernet_r50_ade20k'
 FASTER_RCNN = 'object_detection_faster_rcnn_coco'
+MASK_RCNN = 'instance_segmentation_mask_rcnn_coco'
 PANOPTIC_FPN = 'panoptic_segmentation_panoptic_fpn_coco'
 
-COUNTED = {FASTER_RCNN: 4}
+COUNTED = {FASTER_RCNN: 4, MASK_RCNN: 4}
 """Upsamplers that a table's parameters count, where that is not how many the model has."""
 
 READING = 'Convolution weights alone: no biases, no normalisation.'

@@ -6,20 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def initial_displacement(groups: int, scale_factor: int, device: torch.device) -> Tensor:
-    """The published buffer: ``(1, 2 * G * s * s, 1, 1)``, in input pixels, x before y."""
-    sub = (torch.arange(scale_factor, device=device) - (scale_factor - 1) / 2) / scale_factor
-    square = sub.expand(scale_factor, scale_factor)
-    both = torch.stack((square, square.T))[:, None]
-    return both.expand(2, groups, scale_factor, scale_factor).reshape(1, -1, 1, 1)
+from mmdysample.upsamplers.dysample import initial_displacement
 
 
 def published_sampling(x: Tensor, displacement: Tensor, groups: int, scale_factor: int) -> Tensor:
     """The published code path, after the paper (Sec. 3.1, Eq. 1 and 2).
 
-    A grid of pixel centres is made on the host for each call, in the dtype of ``displacement``,
-    which is what a module under half precision hands over.
+    A grid of pixel centres is made on the CPU for each call, in the dtype of ``displacement``. A
+    module under half precision hands over half precision.
 
     Args:
         x (Tensor): ``(N, C, H, W)``.
@@ -92,8 +86,7 @@ class PublishedDySample(nn.Module):
         self.offset = nn.Conv2d(in_channels, 2 * groups * scale_factor**2, 1)
         nn.init.normal_(self.offset.weight, std=0.001)
         nn.init.zeros_(self.offset.bias)
-        initial = initial_displacement(groups, scale_factor, torch.device('cpu'))
-        self.register_buffer('init_pos', initial)
+        self.register_buffer('init_pos', initial_displacement(groups, scale_factor))
 
     def forward(self, x: Tensor) -> Tensor:
         """Upsample ``(N, C, H, W)`` to ``(N, C, sH, sW)``."""

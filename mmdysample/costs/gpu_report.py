@@ -15,20 +15,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from mmdysample.costs.formulations import initial_displacement, published_sampling
 from mmdysample.costs.gpu_checks import TOLERANCE, feature_checks, random_checks
 from mmdysample.costs.latency import (
     CHANNELS,
     FORMATS,
-    GROUPS,
     SCALE,
     WORKLOADS,
     Candidate,
     Shapes,
     copy_bandwidth,
     sampling_candidates,
+    share_of_ceiling,
     time_candidates,
 )
 from mmdysample.engine.provenance import device_name, provenance, save
@@ -97,25 +95,6 @@ def reassembly_candidates(
         yield Candidate(f'window_similarity ({backend})', [(run, [q, x]) for q, x in pairs])
 
 
-def compiled_published(
-    shapes: Shapes, dtype: torch.dtype, memory_format: torch.memory_format, device: torch.device
-) -> Candidate:
-    """The published formulation through ``torch.compile``."""
-    initial = initial_displacement(GROUPS, SCALE, device)
-
-    def published(x: Tensor, offset: Tensor) -> Tensor:
-        return published_sampling(x.float(), offset * 0.25 + initial, GROUPS, SCALE).to(x.dtype)
-
-    run, steps = torch.compile(published, dynamic=False), []
-    for n, h, w in shapes:
-        x = torch.randn(n, CHANNELS, h, w, device=device, dtype=dtype)
-        offset = torch.randn(n, 2 * GROUPS * SCALE**2, h, w, device=device)
-        steps.append(
-            (run, [x.to(memory_format=memory_format).requires_grad_(), offset.requires_grad_()])
-        )
-    return Candidate('compiled published', steps)
-
-
 def latency_rows(preset: Preset, ceiling: float, deadline: float) -> Iterator[dict[str, Any]]:
     """Time every workload, dtype and layout until the deadline; rows for the result file."""
     device = torch.device(preset.device)
@@ -127,13 +106,14 @@ def latency_rows(preset: Preset, ceiling: float, deadline: float) -> Iterator[di
                 arguments = shapes, dtype, memory_format, device
                 sampling = list(sampling_candidates(*arguments))
                 if len(shapes) == 1:
-                    sampling.append(compiled_published(*arguments))
-                pixels = sum(n * h * w for n, h, w in shapes)
-                least = pixels * CHANNELS * (1 + SCALE**2) * dtype.itemsize
+                    published = next(c for c in sampling if c.name == 'published')
+                    ((function, tensors),) = published.steps
+                    compiled = torch.compile(function, dynamic=False)
+                    sampling.append(Candidate('compiled published', [(compiled, tensors)]))
                 head = dict(workload=name, dtype=str(dtype)[6:], memory_format=layout)
                 for row in time_candidates(sampling, preset.rounds, device):
-                    share = least / (row['median_ms'] / 1e3) / ceiling
-                    yield {**head, **row, 'of_ceiling': share if row['what'] == 'forward' else None}
+                    share = share_of_ceiling(row, shapes, dtype, ceiling)
+                    yield {**head, **row, 'of_ceiling': share}
                 reassembly = list(reassembly_candidates(*arguments))
                 for row in time_candidates(reassembly, preset.rounds, device):
                     yield {**head, **row, 'of_ceiling': None}
@@ -169,7 +149,8 @@ def to_markdown(result: dict[str, Any]) -> str:
             'interleaved runs. The share is that of reading the feature and writing the result '
             'once.',
             '',
-            '| workload | dtype | layout | what | pass | ms | to bilinear | share | peak, MiB |',
+            '| workload | dtype | layout | candidate | direction | ms | to bilinear | share '
+            '| peak, MiB |',
             '| --- | --- | --- | --- | --- | ---: | ---: | ---: | ---: |',
         ]
     for row in result['rows']:
@@ -177,7 +158,7 @@ def to_markdown(result: dict[str, Any]) -> str:
         peak = '' if row['peak_mib'] is None else f'{row["peak_mib"]:.0f}'
         lines.append(
             f'| {row["workload"]} | {row["dtype"]} | {row["memory_format"]} '
-            f'| {row["candidate"]} | {row["what"]} | {row["median_ms"]:.4g} '
+            f'| {row["candidate"]} | {row["direction"]} | {row["median_ms"]:.4g} '
             f'| {row["to_bilinear"]:.2f} | {share} | {peak} |'
         )
     return '\n'.join(lines)

@@ -20,7 +20,7 @@ from mmdysample.costs.formulations import (
     initial_displacement,
     published_sampling,
 )
-from mmdysample.costs.stopwatch import measure, peak_memory, progress, spread
+from mmdysample.costs.stopwatch import measure, median_and_quartiles, peak_memory, progress
 from mmdysample.engine.provenance import device_name, provenance, save
 from mmdysample.ops import dysample
 from mmdysample.ops.backend import HAS_TRITON, can_run_native, can_run_triton
@@ -210,8 +210,8 @@ def time_candidates(
 ) -> list[dict]:
     """Time candidates, forward and forward with backward; rows for the result file."""
     rows = []
-    for what in ('forward', 'forward_backward'):
-        runs = [getattr(candidate, what) for candidate in candidates]
+    for direction in ('forward', 'forward_backward'):
+        runs = [getattr(candidate, direction) for candidate in candidates]
         memory = [peak_memory(run, device) for run in runs]
         times, how = measure(runs, rounds, device)
         baseline = statistics.median(times[0])  # bilinear comes first
@@ -219,14 +219,26 @@ def time_candidates(
             rows.append(
                 dict(
                     candidate=candidate.name,
-                    what=what,
-                    **spread(seconds),
+                    direction=direction,
+                    **median_and_quartiles(seconds),
                     to_bilinear=statistics.median(seconds) / baseline,
                     peak_mib=peak,
                     timed=way,
                 )
             )
     return rows
+
+
+def share_of_ceiling(row: dict, shapes: Shapes, dtype: torch.dtype, ceiling: float) -> float | None:
+    """Bandwidth of reading the features and writing the results once, over that of a copy.
+
+    None with a backward pass, which reads and writes more.
+    """
+    if row['direction'] != 'forward':
+        return None
+    pixels = sum(n * h * w for n, h, w in shapes)
+    least = pixels * CHANNELS * (1 + SCALE**2) * dtype.itemsize
+    return least / (row['median_ms'] / 1e3) / ceiling
 
 
 def run_preset(
@@ -236,8 +248,7 @@ def run_preset(
 
     Returns:
         tuple: The ceiling in GB/s, and one row per candidate, workload, dtype, memory format,
-        number of threads and pass. ``of_ceiling`` is the bandwidth of reading x and writing the
-        result once, over the ceiling.
+        number of threads and direction. ``of_ceiling`` is that of :func:`share_of_ceiling`.
     """
     for dtype in preset['dtypes']:
         check(device, getattr(torch, dtype))
@@ -259,12 +270,9 @@ def run_preset(
         case = dict(
             kind=kind, workload=workload, dtype=dtype, memory_format=layout, threads=threads
         )
-        pixels = sum(n * h * w for n, h, w in WORKLOADS[workload])
-        least = pixels * CHANNELS * (1 + SCALE**2) * arguments[1].itemsize
         for row in time_candidates(list(makers[kind](*arguments)), rounds, device):
-            if row['what'] == 'forward':
-                row['of_ceiling'] = least / (row['median_ms'] / 1e3) / ceiling
-            rows.append({**case, **row})
+            share = share_of_ceiling(row, *arguments[:2], ceiling)
+            rows.append({**case, **row} | (dict(of_ceiling=share) if share is not None else {}))
         torch.compiler.reset()
     torch.set_num_threads(threads_before)
     return ceiling / 1e9, rows

@@ -37,7 +37,7 @@ def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
         '| + backward / bilinear | / published | + backward, ms (quartiles) | peak, MiB |'
     )
     yield '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |'
-    both = {(row['candidate'], row['what']): row for row in rows}
+    both = {(row['candidate'], row['direction']): row for row in rows}
     names = list(dict.fromkeys(row['candidate'] for row in rows))
     (published,) = (name for name in names if name.startswith('published'))
     for name in names:
@@ -46,9 +46,10 @@ def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
         yield (
             f'| {name} | {forward["to_bilinear"]:.2f} '
             f'| {forward["median_ms"] / both[published, "forward"]["median_ms"]:.2f} '
-            f'| {_spread(forward)} | {forward["of_ceiling"]:.0%} | {backward["to_bilinear"]:.2f} '
+            f'| {_with_range(forward)} | {forward["of_ceiling"]:.0%} '
+            f'| {backward["to_bilinear"]:.2f} '
             f'| {backward["median_ms"] / both[published, "forward_backward"]["median_ms"]:.2f} '
-            f'| {_spread(backward)} | {"" if peak is None else f"{peak:.0f}"} |'
+            f'| {_with_range(backward)} | {"" if peak is None else f"{peak:.0f}"} |'
         )
 
 
@@ -68,7 +69,7 @@ def _memory(result: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _spread(row: dict[str, Any]) -> str:
+def _with_range(row: dict[str, Any]) -> str:
     low, high = row['quartiles_ms']
     return f'{row["median_ms"]:.3g} ({low:.3g} to {high:.3g})'
 
@@ -91,7 +92,11 @@ def plot(result: dict[str, Any], path: Path) -> None:
     threads = result['rows'][0]['threads']
     for row in result['rows']:
         name = row['candidate']
-        chosen = (row['kind'], row['workload'], row['what']) == ('upsamplers', 'paper', 'forward')
+        chosen = (row['kind'], row['workload'], row['direction']) == (
+            'upsamplers',
+            'paper',
+            'forward',
+        )
         if not chosen or row['threads'] != threads or name not in accuracy:
             continue
         gmacs = build_upsampler(name, 256).macs(120, 120) / 1e9

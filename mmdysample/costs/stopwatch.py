@@ -80,7 +80,7 @@ def peak_memory(run: Callable[[], Any], device: torch.device) -> float | None:
     return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
-def spread(seconds: Sequence[float]) -> dict[str, Any]:
+def median_and_quartiles(seconds: Sequence[float]) -> dict[str, Any]:
     """Median and quartiles in milliseconds, as result files have them."""
     milliseconds = 1e3 * torch.tensor(seconds, dtype=torch.float64)
     quartiles = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)

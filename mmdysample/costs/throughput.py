@@ -16,7 +16,7 @@ from torch import nn
 from mmdysample.costs.cpu_memory import FORMATS
 from mmdysample.costs.models import Network, available_networks, build_network
 from mmdysample.costs.options import add_upsamplers, check_upsamplers
-from mmdysample.costs.stopwatch import measure, peak_memory, progress, spread
+from mmdysample.costs.stopwatch import measure, median_and_quartiles, peak_memory, progress
 from mmdysample.engine.provenance import device_name, provenance, save
 
 MODELS = ('Faster-R-CNN-R50', 'SegFormer-B1')
@@ -102,13 +102,13 @@ def time_network(
         dict(
             model=network.name,
             upsampler=name,
-            what='training' if training else 'inference',
+            mode='training' if training else 'inference',
             memory_format=layout,
             batch=batch,
             size=list(size),
             images_per_s=batch / median,
             to_baseline=medians[0] / median,
-            **spread(seconds),
+            **median_and_quartiles(seconds),
             peak_mib=peak,
         )
         for name, seconds, median, peak in zip(upsamplers, times, medians, memory, strict=True)
@@ -131,7 +131,7 @@ def to_markdown(result: dict[str, Any]) -> str:
         low, high = row['quartiles_ms']
         peak = '' if row['peak_mib'] is None else f'{row["peak_mib"]:.0f}'
         lines.append(
-            f'| {row["model"]}, {row["what"]}, {row["memory_format"]} | {height} x {width} '
+            f'| {row["model"]}, {row["mode"]}, {row["memory_format"]} | {height} x {width} '
             f'| {row["batch"]} | {row["upsampler"]} | {row["to_baseline"]:.3f} '
             f'| {row["images_per_s"]:.3g} '
             f'| {row["median_ms"]:.4g} ({low:.4g} to {high:.4g}) | {peak} |'

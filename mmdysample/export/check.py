@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmdysample.costs.stopwatch import measure, spread
+from mmdysample.costs.stopwatch import measure, median_and_quartiles
 from mmdysample.export.errors import DifferingOutputsError
 from mmdysample.export.parts import NETWORK, Part
 from mmdysample.export.runtimes import Graph
@@ -144,5 +144,5 @@ def latency(part: Part, graph: Graph, x: Tensor, rounds: int) -> dict[str, float
 
     array = x.numpy()
     times, _ = measure((pytorch, lambda: graph(array)), rounds, torch.device('cpu'))
-    medians = [spread(seconds)['median_ms'] for seconds in times]
+    medians = [median_and_quartiles(seconds)['median_ms'] for seconds in times]
     return dict(zip(('pytorch_ms', 'runtime_ms'), medians, strict=True))

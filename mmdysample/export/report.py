@@ -18,7 +18,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from mmdysample.costs.stopwatch import measure, spread
+from mmdysample.costs.stopwatch import measure, median_and_quartiles
 from mmdysample.engine.files import write_whole
 from mmdysample.engine.launch import project_root, run_tool
 from mmdysample.engine.provenance import device_name, provenance
@@ -161,7 +161,7 @@ def time_networks(found: dict[str, dict[str, Any]], folders: dict[str, Path], ro
             results.append(case[runtime])
     times, _ = measure(runs, rounds, torch.device('cpu'))
     for result, seconds in zip(results, times, strict=True):
-        result['ms'] = spread(seconds)['median_ms']
+        result['ms'] = median_and_quartiles(seconds)['median_ms']
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:

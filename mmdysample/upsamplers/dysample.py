@@ -130,7 +130,7 @@ class DySample(Upsampler):
         self.offset = nn.Conv2d(*projection)
         if dyscope:
             self.scope = nn.Conv2d(*projection, bias=scope_bias)
-        self.register_buffer('init_pos', self._initial_positions())
+        self.register_buffer('init_pos', initial_displacement(groups, scale_factor, init=init))
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -240,15 +240,6 @@ class DySample(Upsampler):
         outputs = self.scale_factor**2 * height * width
         return outputs * (projected + components + 4 * self.in_channels)
 
-    def _initial_positions(self, device: str | None = None) -> Tensor:
-        """The published buffer ``(1, 2 * G * s * s, 1, 1)``: channel ``((axis*G+g)*s+i)*s+j``."""
-        s = self.scale_factor
-        sub = (torch.arange(s, device=device) - (s - 1) / 2) / s
-        if self.init == 'nearest':
-            sub = torch.zeros_like(sub)
-        x, y = sub.expand(s, s), sub[:, None].expand(s, s)
-        return torch.stack((x, y))[:, None].expand(2, self.groups, s, s).reshape(1, -1, 1, 1)
-
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
@@ -263,12 +254,32 @@ class DySample(Upsampler):
         loaded = state_dict.get(f'{prefix}init_pos')
         # Forward computes the positions, so weights made with others must not pass silently.
         if loaded is not None and loaded.shape == self.init_pos.shape and not loaded.is_meta:
-            expected = self._initial_positions(device='cpu')
+            expected = initial_displacement(self.groups, self.scale_factor, 'cpu', self.init)
             if not torch.allclose(loaded.float().cpu(), expected, atol=2e-3):
                 error_msgs.append(
                     f'{prefix}init_pos holds other initial positions than init={self.init!r}'
                 )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def initial_displacement(
+    groups: int,
+    scale_factor: int,
+    device: torch.device | str | None = None,
+    init: str = 'bilinear',
+) -> Tensor:
+    """Make the published buffer: initial positions, counted from the input pixel's centre.
+
+    Returns:
+        Tensor: ``(1, 2 * G * s * s, 1, 1)`` in input pixels, x before y. Channel
+        ``((axis * G + g) * s + i) * s + j`` is that of output pixel (i, j) of the s x s.
+    """
+    s = scale_factor
+    sub = (torch.arange(s, device=device) - (s - 1) / 2) / s
+    if init == 'nearest':
+        sub = torch.zeros_like(sub)
+    x, y = sub.expand(s, s), sub[:, None].expand(s, s)
+    return torch.stack((x, y))[:, None].expand(2, groups, s, s).reshape(1, -1, 1, 1)
 
 
 def _needs_product(device: torch.device) -> bool:

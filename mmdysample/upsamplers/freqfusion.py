@@ -11,6 +11,7 @@ from mmdysample.ops.dysample import full_precision
 from mmdysample.ops.reassembly import reassemble, softmax_kernels
 from mmdysample.ops.wide import convolve, normalise_groups, wide
 from mmdysample.upsamplers.base import Upsampler, check_flags, draw_weights, register_upsampler
+from mmdysample.upsamplers.dysample import initial_displacement
 
 OFFSETS_FROM = ('feature', 'similarity')
 NEIGHBOURS, DILATION = 8, 2
@@ -215,11 +216,7 @@ class _Resampler(nn.Module):
             self.norm_hr = nn.GroupNorm(parts, channels)
             self.norm_lr = nn.GroupNorm(parts, channels)
         # For published checkpoints alone: an offset counts from the output pixel itself below.
-        # As in DySample: channel ((axis * G + g) * 2 + i) * 2 + j, x before y.
-        sub = torch.tensor([-0.25, 0.25])
-        x, y = sub.expand(2, 2), sub[:, None].expand(2, 2)
-        init = torch.stack((x, y))[:, None].expand(2, groups, 2, 2).reshape(1, -1, 1, 1)
-        self.register_buffer('init_pos', init)
+        self.register_buffer('init_pos', initial_displacement(groups, 2))
 
     def forward(self, feature: Tensor, fine: Tensor, coarse: Tensor) -> Tensor:
         if self.norm_hr is not None:

@@ -26,7 +26,7 @@ def test_the_cpu_preset_checks_then_measures(tmp_path, capsys):
     ]
     assert all(row['passed'] for row in result['checks'])
     assert any(row['error'] > 0 for row in result['checks'])  # float32 is not float64
-    timed = {(row['memory_format'], row['what'], row['candidate']) for row in result['rows']}
+    timed = {(row['memory_format'], row['direction'], row['candidate']) for row in result['rows']}
     for layout in ('nchw', 'channels_last'):
         for way in ('forward', 'forward_backward'):
             for name in ('bilinear', 'nearest', 'published', 'dysample (torch)'):

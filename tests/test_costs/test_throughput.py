@@ -24,22 +24,22 @@ def test_a_run_times_every_model_and_pass(tmp_path, capsys):
     result = json.loads(out.read_text())
     assert {'command', 'device', 'versions', 'revision', 'seed'} <= set(result)
     expected = [
-        (model, what, layout, upsampler)
+        (model, mode, layout, upsampler)
         for model, upsamplers in (
             ('SegFormer-B1', ('bilinear', 'dysample', 'nearest')),
             ('Faster-R-CNN-R50', ('nearest', 'dysample')),
         )
-        for what in ('inference', 'training')
+        for mode in ('inference', 'training')
         for layout in ('nchw', 'channels_last')
         for upsampler in upsamplers
     ]
-    keys = ('model', 'what', 'memory_format', 'upsampler')
+    keys = ('model', 'mode', 'memory_format', 'upsampler')
     rows = {tuple(row[key] for key in keys): row for row in result['rows']}
     assert list(rows) == expected
     for row in rows.values():
         assert row['images_per_s'] == pytest.approx(1e3 / row['median_ms'])
         baseline = 'bilinear' if row['model'] == 'SegFormer-B1' else 'nearest'
-        stock = rows[row['model'], row['what'], row['memory_format'], baseline]
+        stock = rows[row['model'], row['mode'], row['memory_format'], baseline]
         assert row['to_baseline'] == pytest.approx(stock['median_ms'] / row['median_ms'])
     assert out.with_suffix('.md').read_text() == capsys.readouterr().out
 
