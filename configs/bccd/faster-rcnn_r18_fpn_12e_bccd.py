@@ -5,12 +5,12 @@ The folder data/bccd holds train/, val/ and annotations/{train,val}.json in COCO
 
 _base_ = [
     '../_base_/models/faster-rcnn_r18_fpn_small.py',
+    '../_base_/datasets/coco_own.py',
     '../_base_/schedules/scratch_12e.py',
     'mmdet::_base_/default_runtime.py',
 ]
 
 # modified: the dataset
-dataset_type = 'CocoDataset'
 data_root = 'data/bccd/'
 metainfo = dict(
     classes=('RBC', 'WBC', 'Platelets'), palette=[(220, 20, 60), (60, 20, 220), (20, 160, 60)]
@@ -32,35 +32,9 @@ test_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file='annotations/train.json',
-        data_prefix=dict(img='train/'),
-        pipeline=train_pipeline,
-    ),
+    dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=train_pipeline)
 )
-val_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file='annotations/val.json',
-        data_prefix=dict(img='val/'),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-)
+val_dataloader = dict(dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/val.json', metric='bbox')
 test_evaluator = val_evaluator

@@ -5,12 +5,12 @@ The folder data/nuclei holds train/, val/ and annotations/{train,val}.json in CO
 
 _base_ = [
     '../_base_/models/mask-rcnn_r18_fpn_small.py',
+    '../_base_/datasets/coco_own.py',
     '../_base_/schedules/scratch_12e.py',
     'mmdet::_base_/default_runtime.py',
 ]
 
 # modified: the dataset
-dataset_type = 'CocoDataset'
 data_root = 'data/nuclei/'
 metainfo = dict(classes=('nucleus',), palette=[(220, 20, 60)])
 train_pipeline = [
@@ -34,35 +34,9 @@ test_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file='annotations/train.json',
-        data_prefix=dict(img='train/'),
-        pipeline=train_pipeline,
-    ),
+    dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=train_pipeline)
 )
-val_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file='annotations/val.json',
-        data_prefix=dict(img='val/'),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-)
+val_dataloader = dict(dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
 # modified: up to 101 nuclei per image, more than the usual 100 detections. The metric's
