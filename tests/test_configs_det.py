@@ -10,10 +10,8 @@ import torch
 
 pytest.importorskip('mmdet')
 
-from mmdet.testing import demo_mm_inputs
+from detectors import batch, build, train_step
 from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmdysample import Upsampler, build_upsampler
@@ -58,59 +56,17 @@ def upsample_cfg_of(path: Path) -> dict[str, Any]:
     return dict(type=name)
 
 
-def build_small(path: Path) -> nn.Module:
-    """The config's detector on a ResNet-18, with a thin box head and few proposals."""
-    cfg = Config.fromfile(path).model
-    if cfg.backbone.depth != 18:
-        cfg.backbone.update(depth=18, init_cfg=None)
-        cfg.neck.in_channels = [64, 128, 256, 512]
-    if 'roi_head' in cfg:
-        cfg.roi_head.bbox_head.fc_out_channels = 16
-        cfg.train_cfg.rpn_proposal.max_per_img = 16
-        cfg.train_cfg.rcnn.sampler.num = 8
-        cfg.test_cfg.rpn.max_per_img = 16
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        return MODELS.build(cfg)
-
-
-def fake_batch(model: nn.Module, objects: list[int]) -> dict[str, Any]:
-    """Noise images, one per entry, with that many random objects."""
-    return demo_mm_inputs(
-        batch_size=len(objects),
-        image_shapes=[(3, 64, 96)] * len(objects),
-        num_items=objects,
-        num_classes=min(10, classes_of(model)),
-        with_mask=getattr(model, 'with_mask', False),
-        with_semantic=hasattr(model, 'semantic_head'),
-    )
-
-
-def classes_of(model: nn.Module) -> int:
-    return (model.roi_head if hasattr(model, 'roi_head') else model).bbox_head.num_classes
-
-
 def upsamplers_in(model: nn.Module) -> list[Upsampler]:
     return [module for module in model.modules() if isinstance(module, Upsampler)]
 
 
-def train_step(model: nn.Module, cfg: Config, objects: list[int]) -> None:
-    """One step of the config's optimizer; the gradients are left in place."""
-    model.train()
-    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    data = model.data_preprocessor(fake_batch(model, objects), training=True)
-    loss, logged = model.parse_losses(model(**data, mode='loss'))
-    optim_wrapper.backward(loss)
-    optim_wrapper.step()
-    assert all(value.isfinite() for value in logged.values()), logged
-
-
 @torch.no_grad()
-def count_detections(model: nn.Module, score_thr: float) -> list[int]:
+def count_detections(path: Path, model: nn.Module, score_thr: float) -> list[int]:
     """Detections above a score in each of two images."""
     model.eval()
     head = model.roi_head if hasattr(model, 'roi_head') else model.bbox_head
     head.test_cfg.score_thr = score_thr
-    samples = model.test_step(fake_batch(model, [0, 1]))
+    samples = model.test_step(batch(path, [0, 1]))
     if hasattr(model, 'semantic_head'):
         assert all(sample.pred_panoptic_seg.sem_seg.shape[-2:] == (64, 96) for sample in samples)
         return [count_things(sample.pred_panoptic_seg.sem_seg) for sample in samples]
@@ -166,29 +122,29 @@ def test_config_is_what_its_name_says(path: Path) -> None:
 @pytest.mark.parametrize('path', RUN, ids=lambda path: path.stem)
 def test_train_and_test_step(path: Path) -> None:
     """With an image without objects in the batch."""
-    model = build_small(path)
+    model = build(path)
     expected = build_upsampler(upsample_cfg_of(path), 256)
     upsamplers = upsamplers_in(model)
     assert len(upsamplers) == (2 if path.parent.name == 'retinanet' else 3)
     assert all(type(upsampler) is type(expected) for upsampler in upsamplers)
 
-    train_step(model, Config.fromfile(path), objects=[2, 0])
+    train_step(path, model, objects=[2, 0])
     for upsampler in upsamplers:
         learned = [p for p in upsampler.parameters() if p.requires_grad]
         assert all(p.grad is not None and p.grad.isfinite().all() for p in learned)
         assert not learned or any(p.grad.any() for p in learned)
-    assert count_detections(model, score_thr=1.0) == [0, 0]
+    assert count_detections(path, model, score_thr=1.0) == [0, 0]
 
 
 @each_folder
 def test_train_step_without_any_object(path: Path) -> None:
-    train_step(build_small(path), Config.fromfile(path), objects=[0, 0])
+    train_step(path, build(path), objects=[0, 0])
 
 
 @each_folder
 def test_detections_where_the_threshold_lets_them_pass(path: Path) -> None:
     """So that the empty results above are the threshold's doing."""
-    assert min(count_detections(build_small(path), score_thr=0.0)) > 0
+    assert min(count_detections(path, build(path), score_thr=0.0)) > 0
 
 
 @pytest.mark.parametrize(
@@ -198,7 +154,7 @@ def test_detections_where_the_threshold_lets_them_pass(path: Path) -> None:
 )
 def test_upsamplers_keep_their_initialisation(path: Path) -> None:
     """The neck draws every convolution below it from Xavier; the upsamplers' are not its own."""
-    model = build_small(path)
+    model = build(path)
     model.init_weights()
     fresh = dict(build_upsampler(upsample_cfg_of(path), 256).named_parameters())
     for upsampler in upsamplers_in(model):
@@ -218,7 +174,7 @@ def test_published_configs_start_the_offsets_from_xavier(folder: str) -> None:
     """Uniform, from 256 channels to 32: standard deviation ``sqrt(2 / 288)``, 0.083."""
     model = folder.replace('_', '-')
     path = CONFIGS / 'published' / f'{model}_r50_fpn-dysample-plus_1x_coco_published.py'
-    model = build_small(path)
+    model = build(path)
     model.init_weights()
     upsamplers = upsamplers_in(model)
     assert len(upsamplers) == 3

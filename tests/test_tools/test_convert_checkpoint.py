@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections import OrderedDict
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from attack import Attack
 
 pytest.importorskip('mmdet')
 
@@ -235,16 +235,10 @@ def test_the_wrong_model_is_refused(small_config, tmp_path):
         )
 
 
-class Malicious:
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
 def test_files_that_run_code_are_refused_and_do_not_run(small_config, tmp_path, capsys):
-    payload = Malicious()
-    payload.path = str(tmp_path / 'executed')
     source = tmp_path / 'fork.pth'
-    torch.save(dict(state_dict={'a': torch.zeros(1)}, meta=payload), source)
+    attack = Attack(tmp_path / 'executed')
+    torch.save(dict(state_dict={'a': torch.zeros(1)}, meta=attack), source)
     config = small_config('faster_rcnn')
     assert main([str(config), str(source), str(tmp_path / 'out.pth')]) == 2
     assert 'Nothing in it was executed' in capsys.readouterr().err

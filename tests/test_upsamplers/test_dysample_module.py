@@ -83,15 +83,6 @@ def test_scope_factor_moves_the_samples_by_its_share(scope_factor, dyscope):
     )
 
 
-@pytest.mark.parametrize('size', [(10, 13), (9, 14), (9, 13)])
-@pytest.mark.parametrize('name', MEMBERS)
-def test_size_cuts_and_does_not_stretch(name, size):
-    up = build_upsampler(name, in_channels=32, scale_factor=2)
-    torch.nn.init.normal_(up.offset.weight)
-    x = torch.randn(1, 32, 5, 7)
-    assert torch.equal(up(x, size=size), up(x)[..., : size[0], : size[1]])
-
-
 def test_scope_bias_is_taken_from_the_weights_and_keeps_its_effect():
     forked = DySample(16, dyscope=True, scope_bias=True)
     torch.nn.init.normal_(forked.offset.weight)
@@ -124,7 +115,6 @@ def test_weights_made_with_other_initial_positions_are_refused():
         (dict(in_channels=32, scale_factor=1), ValueError, 'scale_factor .* got 1'),
         (dict(in_channels=32, scale_factor=2.0), ValueError, 'scale_factor .* got 2.0'),
         (dict(in_channels=32, scope_bias=True), ValueError, 'dyscope=True'),
-        (dict(in_channels=0), ValueError, 'in_channels .* got 0'),
     ],
 )
 def test_constructor_refuses(kwargs, error, message):
@@ -135,10 +125,7 @@ def test_constructor_refuses(kwargs, error, message):
 @pytest.mark.parametrize(
     ('x', 'size', 'error', 'message'),
     [
-        (torch.zeros(32, 4, 4), None, ValueError, r'\(N, C, H, W\).*\(32, 4, 4\)'),
         (torch.zeros(1, 16, 4, 4), None, ValueError, '32 channels, got 16'),
-        (torch.zeros(1, 32, 0, 4), None, ValueError, 'at least one pixel'),
-        (torch.zeros(1, 32, 4, 4, dtype=torch.int64), None, TypeError, 'torch.int64'),
         (torch.zeros(1, 32, 4, 4), (6, 8), ValueError, r'height from 4 .* 7 to 8'),
         (torch.zeros(1, 32, 4, 4), (8, 9), ValueError, r'width from 4 .* 7 to 8'),
     ],
