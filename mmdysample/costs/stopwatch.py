@@ -49,7 +49,7 @@ def _prepare(run: Callable[[], Any], graph: bool) -> tuple[Callable[[], Any], st
     try:
         with torch.cuda.graph(captured):
             run()
-    except RuntimeError:  # it waits for the host, or copies from it: not capturable
+    except RuntimeError:  # it waits for the CPU or copies from it, which no graph can
         torch.cuda.synchronize()
         return run, 'call'
     return captured.replay, 'graph'

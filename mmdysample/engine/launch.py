@@ -136,11 +136,11 @@ def read_config(path: str) -> Config:
 
 
 @contextmanager
-def mistakes_explained(what: str = 'the config cannot be built') -> Iterator[None]:
+def mistakes_explained(problem: str = 'the config cannot be built') -> Iterator[None]:
     """Turn what a wrong config raises while it is used into a UsageError.
 
     Args:
-        what (str): Beginning of the message. The end says where the error comes from.
+        problem (str): Beginning of the message. The end says where the error comes from.
     """
     try:
         yield
@@ -149,7 +149,7 @@ def mistakes_explained(what: str = 'the config cannot be built') -> Iterator[Non
     except _MISTAKES as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f'({Path(last.filename).name}, line {last.lineno})'
-        raise UsageError(f'{what}: {_reason(error)} {where}') from error
+        raise UsageError(f'{problem}: {_reason(error)} {where}') from error
 
 
 def _reason(error: Exception) -> str:

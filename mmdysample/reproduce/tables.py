@@ -12,9 +12,9 @@ from mmdysample.engine.errors import UsageError
 
 PUBLISHED = Path(__file__).with_name('tables.yaml')
 SCALES = ('full', 'small', 'demo')
-"""``full`` is the published setting; any other is a key of an entry that holds the same comparison
-made smaller: ``small`` on real photographs with pretrained backbones, ``demo`` on rendered
-scenes."""
+"""``full`` is the comparison as published. The others are keys of an entry that holds the same
+comparison made smaller: ``small`` on real photographs with pretrained backbones, ``demo`` on
+rendered scenes."""
 
 
 @dataclass(frozen=True)

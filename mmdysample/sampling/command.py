@@ -21,7 +21,7 @@ from mmengine.runner import load_checkpoint
 from PIL import Image
 from torch import nn
 
-from mmdysample.engine.checkpoint import check_weights, require_safe_loading
+from mmdysample.engine.checkpoint import check_weights, require_safe_loading, weights_of
 from mmdysample.engine.errors import UnreadableImageError, UsageError
 from mmdysample.engine.files import check_writable, use_whole_files, write_whole
 from mmdysample.engine.launch import (
@@ -180,9 +180,7 @@ def _build_model(cfg: Config, args: argparse.Namespace) -> nn.Module:
         require_safe_loading()
         checkpoint = load_checkpoint(model, args.checkpoint, map_location='cpu')
         check_weights(model, checkpoint, args.checkpoint)
-        weights = {
-            name.removeprefix('module.') for name in checkpoint.get('state_dict', checkpoint)
-        }
+        weights = {name.removeprefix('module.') for name in weights_of(checkpoint)}
         missing = [n for n in find_dysample(model) if f'{n}.offset.weight' not in weights]
         if missing:
             raise UsageError(

@@ -157,7 +157,7 @@ class SamplingStatsHook(Hook):
             self._maps[name] = sampling.length[0].mean(dim=0)
 
     def _reduce(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        """Average over all processes, with one transfer to the host; layers that ran alone."""
+        """Average over all processes, for the layers that ran. One transfer to the CPU is made."""
         parameter = next(iter(self._watched.values())).offset.weight
         nothing = torch.zeros(1 + len(STATISTICS), device=parameter.device)
         # Every process contributes every layer: one may have had no box for its mask head.

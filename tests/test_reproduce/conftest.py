@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,11 @@ class StandIn(Job):
 
     def say(self, text):
         self.lines.append(text)
+
+    def plain(self, **changes) -> Job:
+        """The job whose stand-in this is."""
+        names = [field.name for field in fields(Job)]
+        return Job(**{name: getattr(self, name) for name in names} | changes)
 
 
 @pytest.fixture

@@ -230,17 +230,11 @@ def test_every_change_of_revision_and_device_is_kept(make_job):
     assert (record['revision'], record['device']) == ('b', 'y')
 
 
-def plain(job) -> Job:
-    """The job whose stand-in this is."""
-    names = ('table', 'row', 'seed', 'work_dir', 'gpus', 'threads', 'torchrun', 'options')
-    return Job(**{name: getattr(job, name) for name in names}, overrides=job.overrides)
-
-
 def test_a_training_is_told_all_that_decides_its_result(make_job, monkeypatch, tmp_path):
     """The work dir as an absolute path: the next call may come from another directory."""
     monkeypatch.chdir(tmp_path)
     overrides = ('load_from=start.pth', 'randomness.deterministic=True')
-    job = plain(make_job(seed=3, work_dir=Path('here'), overrides=overrides))
+    job = make_job(seed=3, work_dir=Path('here'), overrides=overrides).plain()
     args = train.parse_args(job.train_command()[2:])
     assert Path(args.work_dir) == tmp_path / job.folder.relative_to(tmp_path) / 'train'
     assert (args.resume, args.seed, args.deterministic) == ('auto', 3, False)
@@ -253,11 +247,11 @@ def test_a_folder_that_was_moved_is_tested_with_its_own_checkpoint(make_job, tmp
     job = make_job(work_dir=tmp_path / 'moved')
     job.folder.parent.mkdir(parents=True)
     make_job().folder.rename(job.folder)
-    assert plain(job).test_command()[3] == str(job.folder / 'train' / 'epoch_3.pth')
+    assert job.plain().test_command()[3] == str(job.folder / 'train' / 'epoch_3.pth')
 
 
 def test_commands_for_one_and_for_several_processes(make_job):
-    job = plain(make_job())
+    job = make_job().plain()
     command = job.train_command()
     assert command[0] == sys.executable and command[1].endswith('tools/train.py')
     assert command[2].endswith(job.row.config) and '--launcher' not in command
@@ -267,9 +261,9 @@ def test_commands_for_one_and_for_several_processes(make_job):
     assert many[-2:] == ['--launcher', 'pytorch']
 
     node = Node(rank=3, count=8, address='n0', port=23456)
-    spread = replace(job, gpus=64, torchrun=True).train_command(node)
-    assert {'--nnodes=8', '--node_rank=3', '--nproc_per_node=8'} <= set(spread)
-    assert {'--master_addr=n0', '--master_port=23456'} <= set(spread)
+    shared = replace(job, gpus=64, torchrun=True).train_command(node)
+    assert {'--nnodes=8', '--node_rank=3', '--nproc_per_node=8'} <= set(shared)
+    assert {'--master_addr=n0', '--master_port=23456'} <= set(shared)
 
 
 @pytest.mark.parametrize(

@@ -125,17 +125,12 @@ def slurm(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def plain(job, **changes) -> Job:
-    names = ('table', 'row', 'seed', 'work_dir', 'overrides')
-    return Job(**{name: getattr(job, name) for name in names}, **changes)
-
-
 def test_an_array_has_a_task_for_each_training(make_job, slurm, tmp_path):
     from submitit.core.utils import DelayedSubmission
 
     quick = ('train_cfg.max_epochs=1',)
     jobs = [
-        plain(make_job(row, seed, overrides=quick), gpus=16, torchrun=True)
+        make_job(row, seed, overrides=quick).plain(gpus=16, torchrun=True)
         for row in ('nearest', 'carafe')
         for seed in (0, 1)
     ]
@@ -160,7 +155,7 @@ def test_without_slurm_nothing_is_submitted(make_job, tmp_path, monkeypatch):
     pytest.importorskip('submitit')
     monkeypatch.setenv('PATH', str(Path(sys.executable).parent))
     with pytest.raises(UsageError, match=r'--submit: Slurm did not take the jobs: .*srun'):
-        submit([plain(make_job(), gpus=1)], tmp_path / 'slurm', {})
+        submit([make_job().plain(gpus=1)], tmp_path / 'slurm', {})
 
 
 def test_tasks_that_share_a_node_meet_at_different_ports(make_job, slurm, monkeypatch):
@@ -181,12 +176,12 @@ def test_tasks_that_share_a_node_meet_at_different_ports(make_job, slurm, monkey
     for task in '01':
         for key, value in (common | dict(SLURM_ARRAY_TASK_ID=task, SLURM_JOB_ID=task)).items():
             monkeypatch.setenv(key, value)
-        Task(plain(make_job(), gpus=16))()
+        Task(make_job().plain(gpus=16))()
     (devices, first), (_, second) = seen
     assert devices == '0,1'
     assert (first.rank, first.count, first.address) == (1, 2, 'n4')
     assert first.port != second.port
     assert not measured
     monkeypatch.setenv('SLURM_NODEID', '0')
-    Task(plain(make_job(), gpus=16))()
+    Task(make_job().plain(gpus=16))()
     assert [job.row.name for job in measured] == ['nearest']  # by the first machine alone
