@@ -6,6 +6,9 @@ from pathlib import Path
 
 from mmdysample import upsampler_names
 
+OWN_START = {'freqfusion', 'lda_aqu'}
+"""Their authors' code draws the upsampler's weights again after the neck's."""
+
 
 def upsampler_in_name(path: Path) -> str:
     """The upsampler that a file name promises, longest name first."""

@@ -11,6 +11,7 @@ import torch
 pytest.importorskip('mmdet')
 
 from detectors import batch, build, train_step
+from file_names import OWN_START, upsampler_in_name
 from mmengine.config import Config
 from torch import nn
 
@@ -23,8 +24,6 @@ TABLES = {
     'mask_rcnn': 'instance_segmentation_mask_rcnn_coco',
     'panoptic_fpn': 'panoptic_segmentation_panoptic_fpn_coco',
 }
-OWN_START = {'freqfusion', 'lda_aqu'}
-"""Their authors' code draws the upsampler's weights again after the neck's."""
 FOLDERS = (*TABLES, 'published', 'retinanet')
 FILES = [path for folder in FOLDERS for path in sorted((CONFIGS / folder).glob('*.py'))]
 FILES += sorted((CONFIGS / 'demo').glob('*_fpn-*.py'))
@@ -38,14 +37,9 @@ each_file = pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
 each_folder = pytest.mark.parametrize('path', ONE_PER_FOLDER, ids=lambda path: path.parent.name)
 
 
-def upsampler_of(path: Path) -> str:
-    """``..._fpn-dysample-plus_1x_coco.py`` says ``dysample_plus``."""
-    return path.stem.split('_fpn-')[1].split('_')[0].replace('-', '_')
-
-
 def upsample_cfg_of(path: Path) -> dict[str, Any]:
     """Options as in the authors' code: no gate in FADE, and a bias in published scopes."""
-    name = upsampler_of(path)
+    name = upsampler_in_name(path)
     if name in ('fade', 'fade_lite'):
         return dict(type=name, gating=False)
     if name == 'freqfusion':
@@ -100,7 +94,7 @@ def test_published_config_adds_what_the_authors_code_does(path: Path) -> None:
     plain = Config.fromfile(CONFIGS / folder / f'{path.stem.removesuffix("_published")}.py')
     published = Config.fromfile(path)
     assert published.model.data_preprocessor.pad_size_divisor == 64
-    own_start = upsampler_of(path) in OWN_START
+    own_start = upsampler_in_name(path) in OWN_START
     assert published.model.neck.init_upsamplers is not own_start
     plain.model.data_preprocessor.pad_size_divisor = 64
     plain.model.neck.init_upsamplers = not own_start

@@ -13,6 +13,7 @@ import yaml
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
+from file_names import OWN_START
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
@@ -35,8 +36,6 @@ COMPARED = [
     for row in table.runnable()
     if table.compared_with(row)
 ]
-
-OWN_START = {'freqfusion', 'lda_aqu'}
 
 
 @cache

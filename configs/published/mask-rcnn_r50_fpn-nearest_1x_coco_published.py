@@ -1,8 +1,4 @@
-"""Mask R-CNN as the published comparison of upsamplers trained it; its rows inherit this.
-
-The neck's Xavier scheme reaches the upsamplers, and pictures are padded to multiples of 64. Rows
-with a dynamic scope give it a bias.
-"""
+"""Mask R-CNN as published; its rows inherit this. See faster-rcnn_r50 beside it."""
 
 _base_ = '../mask_rcnn/mask-rcnn_r50_fpn-nearest_1x_coco.py'
 
