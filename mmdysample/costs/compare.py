@@ -5,14 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from mmdysample.costs.models import Network, NetworkCost
+from mmdysample.costs.models import NETWORKS, Network, NetworkCost
 from mmdysample.reproduce.tables import Published
 
-SEGFORMER = 'semantic_segmentation_segformer_b1_ade20k'
-UPERNET = 'semantic_segmentation_upernet_r50_ade20k'
-FASTER_RCNN = 'object_detection_faster_rcnn_coco'
-MASK_RCNN = 'instance_segmentation_mask_rcnn_coco'
-PANOPTIC_FPN = 'panoptic_segmentation_panoptic_fpn_coco'
+SEGFORMER, UPERNET, FASTER_RCNN, MASK_RCNN, PANOPTIC_FPN = (n.table for n in NETWORKS)
 
 COUNTED = {FASTER_RCNN: 4, MASK_RCNN: 4}
 """Upsamplers that a table's parameters count, where that is not how many the model has."""

@@ -7,10 +7,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from mmdysample.costs.compare import SEGFORMER
 from mmdysample.reproduce.tables import load_published
 from mmdysample.upsamplers import build_upsampler
 
-ACCURACY = 'semantic_segmentation_segformer_b1_ade20k'
 CASE = ('kind', 'workload', 'dtype', 'memory_format', 'threads')
 
 
@@ -86,18 +86,14 @@ def plot(result: dict[str, Any], path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    accuracy = load_published()[ACCURACY]
+    accuracy = load_published()[SEGFORMER]
     figure = Figure(figsize=(7, 4.5), layout='constrained')
     axes = figure.subplots()
     threads = result['rows'][0]['threads']
     for row in result['rows']:
         name = row['candidate']
-        chosen = (row['kind'], row['workload'], row['direction']) == (
-            'upsamplers',
-            'paper',
-            'forward',
-        )
-        if not chosen or row['threads'] != threads or name not in accuracy:
+        case = (row['kind'], row['workload'], row['direction'], row['threads'])
+        if case != ('upsamplers', 'paper', 'forward', threads) or name not in accuracy:
             continue
         gmacs = build_upsampler(name, 256).macs(120, 120) / 1e9
         miou = float(accuracy[name]['miou'].value)
