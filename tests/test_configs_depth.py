@@ -11,7 +11,6 @@ import torch
 
 pytest.importorskip('mmseg')
 from file_names import upsampler_in_name
-from mmengine import load
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.optim import build_optim_wrapper
@@ -126,15 +125,3 @@ def test_schedule_is_the_published_one():
         for scheduler in schedulers:
             scheduler.step()
     assert found == pytest.approx(wanted, rel=1e-3)
-
-
-def test_metafile_lists_the_folder():
-    assert 'configs/depthformer/metafile.yml' in load(ROOT.parent / 'model-index.yml')['Import']
-    models = load(ROOT / 'depthformer' / 'metafile.yml')['Models']
-    names = [path.stem for path in CONFIGS if path.parent.name == 'depthformer']
-    assert [model['Name'] for model in models] == names
-    for model in models:
-        path = ROOT.parent / model['Config']
-        assert path.stem == model['Name'] and path.is_file()
-        assert model['Metadata']['Upsampler'] == upsampler_in_name(path)
-        assert all(result['Source'].startswith('https://') for result in model.get('Results', []))

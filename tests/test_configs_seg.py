@@ -101,12 +101,12 @@ def test_config_trains_and_tests(path):
     assert {'mIoU', 'bIoU'} <= set(results)
 
 
-@pytest.mark.parametrize('folder', ['segformer', 'upernet', 'maskformer', 'sem_fpn'])
+@pytest.mark.parametrize('folder', ['segformer', 'upernet', 'maskformer', 'sem_fpn', 'depthformer'])
 def test_metafile_lists_the_folder(folder):
     assert f'configs/{folder}/metafile.yml' in load(ROOT.parent / 'model-index.yml')['Import']
     models = load(ROOT / folder / 'metafile.yml')['Models']
     assert sorted(model['Config'] for model in models) == [
-        f'configs/{folder}/{path.name}' for path in CONFIGS if path.parent.name == folder
+        f'configs/{folder}/{path.name}' for path in sorted((ROOT / folder).glob('*.py'))
     ]
     for model in models:
         path = ROOT.parent / model['Config']
