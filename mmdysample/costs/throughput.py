@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _sample(network: Network, size: tuple[int, int], device: torch.device) -> Any:
     """Labels of one random image, as the model's framework wants them."""
-    from mmengine.structures import InstanceData, PixelData
+    from mmengine.structures import PixelData
 
     shapes = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
     metainfo = dict.fromkeys(shapes, size) | dict(scale_factor=(1.0, 1.0))
@@ -198,13 +198,9 @@ def _sample(network: Network, size: tuple[int, int], device: torch.device) -> An
 
         labels = torch.randint(CLASSES, (1, *size), device=device)
         return SegDataSample(metainfo=metainfo, gt_sem_seg=PixelData(data=labels))
-    from mmdet.structures import DetDataSample
+    from mmdet.testing import demo_mm_inputs
 
-    corners = torch.rand(8, 2, device=device) / 2
-    boxes = torch.cat((corners, corners + 0.1 + torch.rand(8, 2, device=device) * 0.4), dim=1)
-    boxes = boxes * torch.tensor(size[::-1] * 2, device=device)
-    labels = torch.randint(CLASSES, (8,), device=device)
-    sample = DetDataSample(metainfo=metainfo)
-    sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
-    sample.ignored_instances = InstanceData(bboxes=boxes[:0], labels=labels[:0])
-    return sample
+    made = demo_mm_inputs(1, [(3, *size)], num_items=[8], num_classes=CLASSES)
+    (sample,) = made['data_samples']
+    sample.set_metainfo(metainfo)
+    return sample.to(device)

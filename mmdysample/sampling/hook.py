@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from mmdysample.sampling.positions import STATISTICS, Sampling, find_dysample, watch_sampling
+from mmdysample.upsamplers.base import check_flags
 
 
 class SamplingStatsHook(Hook):
@@ -65,8 +66,7 @@ class SamplingStatsHook(Hook):
             raise TypeError(f'layers must be a list of names or None, got {layers!r}')
         if layers is not None and not layers:
             raise ValueError('layers must name a layer, or be None for all; got an empty list')
-        if not isinstance(draw_maps, bool):
-            raise TypeError(f'draw_maps must be True or False, got {draw_maps!r}')
+        check_flags(draw_maps=draw_maps)
         if not isinstance(map_limit, (int, float)) or isinstance(map_limit, bool):
             raise TypeError(f'map_limit must be a number, got {map_limit!r}')
         if not 0 < map_limit < math.inf:
