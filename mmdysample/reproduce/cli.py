@@ -118,10 +118,28 @@ def jobs_of(args: argparse.Namespace, tables: Sequence[Table]) -> list[Job]:
         quick = [table.baseline.name, 'dysample'] if args.quick else None
         for row in table.runnable(args.rows or quick):
             overrides = _overrides(args, table, row, max(1, gpus))
-            common = dict(gpus=gpus, threads=threads, torchrun=torchrun, options=options)
-            jobs.append(Job(table, row, 0, args.work_dir, overrides=overrides, **common))
+            job = Job(table, row, 0, args.work_dir, gpus, threads, torchrun, options, overrides)
+            jobs.append(replace(job, start=start_of(job)))
     seeds = range(args.seeds) if args.seed is None else [args.seed]
     return [replace(job, seed=seed) for seed in seeds for job in jobs]
+
+
+def start_of(job: Job) -> Job | None:
+    """Make the job that trains what a job begins from, if its table has such a start.
+
+    It has seed 0 whatever the job's seed: all seeds begin from the same weights.
+    """
+    if job.table.start is None:
+        return None
+    row = Row(Path(job.table.start).stem, job.table.start, {})
+    table = Table('start', 'Common starts', 'start', job.table.scale, {}, [], {row.name: row})
+    return replace(job, table=table, row=row, seed=0)
+
+
+def starts_of(jobs: Sequence[Job]) -> list[Job]:
+    """List what has to be trained before some jobs, each once."""
+    starts = {job.start.name: job.start for job in jobs if job.start}
+    return [start for start in starts.values() if not start.finished()]
 
 
 _LENGTHS = dict(panoptic=4, instance=3, detection=2, depth=1)
@@ -198,7 +216,9 @@ def run(args: argparse.Namespace) -> None:
     jobs = [job for job in jobs if job.table.name not in failures]
     devices = devices_for(at_once(args), gpus_of(args))
     measure_costs([job for job in jobs if not job.finished()], devices[0], say)
-    say(f'{len(jobs)} trainings, {len(devices)} at a time')
+    starts = starts_of([job for job in jobs if not job.finished()])
+    say(f'{len(starts) + len(jobs)} trainings, {len(devices)} at a time')
+    failures |= run_all(starts, devices, say)
     failures |= run_all(jobs, devices, say)
     report(args)
     if failures:
@@ -214,13 +234,19 @@ def _to_slurm(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
     left = [job for job in jobs if not job.finished()]
     if not left:
         raise UsageError('every row has its result already; nothing to submit')
-    names = '\n    '.join(job.name for job in left)
-    say(f'{len(left)} tasks of {left[0].gpus} GPU(s) each\n    {names}')
+    starts = starts_of(left)
+    names = '\n    '.join(job.name for job in [*starts, *left])
+    say(f'{len(starts) + len(left)} tasks of {left[0].gpus} GPU(s) each\n    {names}')
     if not args.submit:
         say('the same command with --submit submits them')
         return
-    numbers = submit(left, args.work_dir / 'slurm', args.slurm_options)
-    say(f'submitted as {numbers[0]} to {numbers[-1]}; logs in {args.work_dir / "slurm"}')
+    folder, options = args.work_dir / 'slurm', args.slurm_options
+    numbers = submit(starts, folder, options) if starts else []
+    if starts:
+        array = numbers[0].split('_')[0]
+        options = options | dict(additional_parameters=dict(dependency=f'afterok:{array}'))
+    numbers += submit(left, folder, options)
+    say(f'submitted as {numbers[0]} to {numbers[-1]}; logs in {folder}')
     say('afterwards: tools/reproduce.py report, with the same --work-dir and --scale')
 
 

@@ -61,6 +61,7 @@ class Job:
     torchrun: bool = False  # starts the processes; needed for more than one
     options: tuple[str, ...] = ()  # of tools/train.py, such as --amp
     overrides: tuple[str, ...] = ()  # KEY=VALUE entries that change the config
+    start: Job | None = None  # gives the weights to begin with; it is run before
 
     @property
     def name(self) -> str:
@@ -152,6 +153,8 @@ class Job:
             options=list(self.options),
             overrides=list(self.overrides),
         )
+        start = self.start and load_row_config(self.start.row, self.start.overrides)
+        begun['start'] = config_digest(start) if start else None
         path = self.folder / 'begun.json'
         if not path.exists():
             write_json(path, begun)
@@ -181,17 +184,23 @@ class Job:
     def train_command(self, node: Node | None = None) -> list[str]:
         """Write the command of the training, which goes on where there is something to resume."""
         arguments = ['--work-dir', str(self.folder / 'train'), '--resume', '--seed', str(self.seed)]
-        return self._command('train.py', node, *arguments, *self.options)
+        overrides = self.overrides
+        if self.start:
+            overrides += (f'load_from={self.start.checkpoint()}',)
+        return self._command('train.py', node, *arguments, *self.options, overrides=overrides)
 
     def test_command(self, node: Node | None = None) -> list[str]:
         """Write the command of the test; the training is over by then."""
-        arguments = [str(self._checkpoint()), '--work-dir', str(self.folder / 'test')]
-        return self._command('test.py', node, *arguments, *self.table.test_options)
+        arguments = [str(self.checkpoint()), '--work-dir', str(self.folder / 'test')]
+        options = self.table.test_options
+        return self._command('test.py', node, *arguments, *options, overrides=self.overrides)
 
-    def _command(self, tool: str, node: Node | None, *arguments: str) -> list[str]:
+    def _command(
+        self, tool: str, node: Node | None, *arguments: str, overrides: Sequence[str]
+    ) -> list[str]:
         command = [*self._launch(tool, node), str(project_root() / self.row.config), *arguments]
         command += ['--launcher', 'pytorch'] if self.torchrun else []
-        return [*command, '--cfg-options', *self.overrides] if self.overrides else command
+        return [*command, '--cfg-options', *overrides] if overrides else command
 
     def _launch(self, tool: str, node: Node | None) -> list[str]:
         """Start a tool in as many processes as the job has."""
@@ -230,7 +239,12 @@ class Job:
             tail = '\n'.join(log.read_text(errors='replace').splitlines()[-_TAIL:])
             raise UsageError(f'{self.name}: {how}; the end of {log}:\n{tail}')
 
-    def _checkpoint(self) -> Path:
+    def checkpoint(self) -> Path:
+        """Find the last checkpoint of its training.
+
+        Raises:
+            UsageError: If there is none.
+        """
         train = self.folder / 'train'
         found = last_to_resume(str(train))
         if found is None:
@@ -260,7 +274,7 @@ class Job:
             training_seconds=round(training_seconds(scalars), 1),
             config=self.row.config,
             config_dump=str(dump),
-            checkpoint=str(self._checkpoint().relative_to(self.folder)),
+            checkpoint=str(self.checkpoint().relative_to(self.folder)),
             settings=begun,
             batch=images_per_update(cfg, self.processes),
             overrides=list(self.overrides),

@@ -45,6 +45,8 @@ def plan_table(
         f'  data: {missing or "there, or made when first used"}',
         f'  disk: {free_space(work_dir)} are free',
     ]
+    if jobs[0].start:
+        lines.append(f'  all rows begin from {jobs[0].start.row.config}, trained before')
     for job in jobs:
         state = 'finished' if job.finished() else 'to resume' if job.folder.exists() else 'to run'
         lines.append(f'  {state:<9} {job.row.name:<20} seed {job.seed}  {job.row.config}')

@@ -68,6 +68,7 @@ class Table:
     batch: int | None = None  # images of an update, over all GPUs, that the schedule is made for
     train: dict[str, float] = field(default_factory=dict)  # images, gmacs and params_m, if known
     test_options: list[str] = field(default_factory=list)  # of tools/test.py
+    start: str | None = None  # config of the network that all rows begin from; None: none does
 
     @property
     def baseline(self) -> Row:
@@ -191,6 +192,7 @@ def _read_table(key: str, entry: dict[str, Any], scale: str) -> Table:
         rows=rows,
         batch=int(own['batch']) if 'batch' in own else None,
         test_options=train.pop('test', []),
+        start=own.get('start'),
         train={name: float(value) for name, value in train.items()},
     )
 

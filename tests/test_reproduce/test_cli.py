@@ -81,24 +81,50 @@ def test_one_seed_after_the_other_with_the_long_tables_first():
     args = cli.parse_args(['run', '--all', '--scale', 'demo', '--seeds', '2', '--gpus', '0'])
     jobs = cli.jobs_of(args, cli.find_tables([], 'demo'))
     assert all(job.threads >= 1 and job.gpus == 0 for job in jobs)
-    assert len(jobs) == 60
-    assert [job.seed for job in jobs] == [0] * 30 + [1] * 30
-    assert jobs[0].table.name == 'panoptic_fpn' and jobs[29].table.name == 'segformer'
-    assert len({job.folder for job in jobs}) == 60
+    assert len(jobs) == 40
+    assert [job.seed for job in jobs] == [0] * 20 + [1] * 20
+    assert jobs[0].table.name == 'panoptic_fpn' and jobs[19].table.name == 'segformer'
+    assert len({job.folder for job in jobs}) == 40
+
+
+def test_rows_and_seeds_share_what_they_begin_from():
+    jobs = jobs_of('--all', '--scale', 'demo', '--seeds', '2', '--cfg-options', 'max_epochs=1')
+    starts = cli.starts_of(jobs)
+    assert [Path(start.row.config).stem for start in starts] == [
+        'panoptic-fpn_r18_fpn-nearest_start',
+        'depthformer_bilinear_start',
+        'segformer_r18_bilinear_start',
+    ]
+    assert {(start.seed, start.table.name) for start in starts} == {(0, 'start')}
+    assert all('max_epochs=1' in start.overrides for start in starts)
+    assert all(job.start in starts for job in jobs)
+    assert cli.starts_of(jobs_of('faster_rcnn', '--seed', '3')) == []  # the full scale has none
 
 
 def test_a_cluster_runs_what_was_asked_for(monkeypatch, capsys):
-    """Quick stays quick; machines of a cluster have GPUs, whatever this one has."""
+    """Quick stays quick; machines of a cluster have GPUs, whatever this one has.
+
+    What rows begin from is an array of its own, which theirs waits for.
+    """
     submitted = []
-    monkeypatch.setattr(run, 'submit', lambda jobs, *rest: submitted.extend(jobs) or ['42_0'])
+
+    def submit(jobs, folder, options):
+        submitted.append((jobs, options))
+        return [f'{len(submitted)}_{i}' for i in range(len(jobs))]
+
+    monkeypatch.setattr(run, 'submit', submit)
     monkeypatch.setattr('mmdysample.reproduce.cli.visible_gpus', lambda: [])
     arguments = ['run', '--all', '--scale', 'demo', '--quick', '--launcher', 'slurm']
     assert cli.main(arguments) == 0
-    assert '10 tasks of 1 GPU(s) each' in capsys.readouterr().out and not submitted
+    assert '13 tasks of 1 GPU(s) each' in capsys.readouterr().out and not submitted
     assert cli.main([*arguments, '--submit', '--slurm-options', 'partition=gpu']) == 0
-    assert len(submitted) == 10
-    assert {job.row.name for job in submitted} == {'nearest', 'bilinear', 'dysample'}
-    for job in submitted:
+    assert 'submitted as 1_0 to 2_9' in capsys.readouterr().out
+    (starts, first), (rows, second) = submitted
+    assert first == dict(partition='gpu')
+    assert second == dict(partition='gpu', additional_parameters=dict(dependency='afterok:1'))
+    assert {job.row.name for job in rows} == {'nearest', 'bilinear', 'dysample'}
+    assert (len(starts), len(rows)) == (3, 10)
+    for job in [*starts, *rows]:
         assert job.gpus == 1 and set(cli.QUICK) <= set(job.overrides)
         assert job.work_dir.name == 'reproduce-quick'
 

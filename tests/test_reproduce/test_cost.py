@@ -46,7 +46,7 @@ def test_costs_of_a_pyramid(tmp_path, monkeypatch):
 
 
 def measure_or_die(table, row, *rest):
-    if row == 'dysample_s':
+    if row == 'dysample_s_plus':
         os._exit(1)
     measure_cost(table, row, *rest)
 
@@ -57,12 +57,12 @@ def test_a_model_that_cannot_be_measured_stops_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(run, 'measure_cost', measure_or_die)
     jobs = [
         Job(TABLE, TABLE.rows['carafe'], 0, tmp_path, overrides=(*TINY, 'model.neck.type=Nothing')),
-        Job(TABLE, TABLE.rows['dysample_s'], 0, tmp_path, overrides=TINY),
+        Job(TABLE, TABLE.rows['dysample_s_plus'], 0, tmp_path, overrides=TINY),
         *(Job(TABLE, TABLE.rows['dysample'], seed, tmp_path, overrides=TINY) for seed in (0, 1)),
     ]
     lines = []
     measure_costs(jobs, '', lines.append)
-    told = [f'no cost of faster_rcnn/{row}' for row in ('carafe', 'dysample_s')]
+    told = [f'no cost of faster_rcnn/{row}' for row in ('carafe', 'dysample_s_plus')]
     assert [line.split(':')[0] for line in lines] == told
     assert load_cost(tmp_path, TABLE, 'dysample')
     assert not any(cost_file(tmp_path, TABLE, row).exists() for row in ('nearest', 'carafe'))

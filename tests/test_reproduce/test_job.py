@@ -19,7 +19,14 @@ from mmdysample.engine import train
 from mmdysample.engine.errors import UsageError
 from mmdysample.engine.processes import Children, Stopped
 from mmdysample.reproduce import job as job_module
-from mmdysample.reproduce.job import Job, Node, load_row_config, read_scalars, training_seconds
+from mmdysample.reproduce.job import (
+    Job,
+    Node,
+    RefusedError,
+    load_row_config,
+    read_scalars,
+    training_seconds,
+)
 from mmdysample.reproduce.results import find_runs
 
 pytestmark = pytest.mark.smoke
@@ -239,6 +246,21 @@ def test_a_training_is_told_all_that_decides_its_result(make_job, monkeypatch, t
     assert Path(args.work_dir) == tmp_path / job.folder.relative_to(tmp_path) / 'train'
     assert (args.resume, args.seed, args.deterministic) == ('auto', 3, False)
     assert args.cfg_options == {'load_from': 'start.pth', 'randomness.deterministic': True}
+
+
+def test_a_job_begins_from_the_weights_of_its_start(make_job):
+    start = make_job('carafe')
+    job = make_job(start=start, overrides=('max_epochs=2',))
+    with pytest.raises(UsageError, match='the training left no checkpoint'):
+        job.run()
+    start.run()
+    job.run()
+    weights = start.folder / 'train' / 'epoch_3.pth'
+    assert job.train_command()[-3:] == ['--cfg-options', 'max_epochs=2', f'load_from={weights}']
+    assert job.test_command()[-2:] == ['--cfg-options', 'max_epochs=2']
+    for other in (None, make_job('carafe', overrides=('train_cfg.max_epochs=9',))):
+        with pytest.raises(RefusedError, match='the work of another start'):
+            replace(job, start=other).run()
 
 
 def test_a_folder_that_was_moved_is_tested_with_its_own_checkpoint(make_job, tmp_path):

@@ -157,7 +157,7 @@ def test_what_keeps_pictures_from_being_drawn_is_said(tmp_path, data_root):
 
 
 def test_the_rows_to_show():
-    table = TABLES['segformer']
+    table = load_tables('full')['segformer']
 
     def chosen(**seeds):
         runs = [

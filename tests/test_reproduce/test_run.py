@@ -24,7 +24,7 @@ def test_a_failed_row_stops_no_other(make_job):
         make_job('nearest'),
         make_job('carafe', train='raise SystemExit(1)'),
         make_job('dysample', test="print('nothing')"),
-        make_job('dysample_s'),
+        make_job('dysample_s_plus'),
     ]
     lines = []
     failures = run_all(jobs, ['', ''], lines.append)
@@ -33,7 +33,7 @@ def test_a_failed_row_stops_no_other(make_job):
     assert [line.split()[0] for line in lines] == ['FAILED', 'FAILED']
     states = {run.row: run.state for run in find_runs(jobs[0].work_dir, jobs[0].table)}
     assert states == dict(
-        nearest='finished', carafe='failed', dysample='failed', dysample_s='finished'
+        nearest='finished', carafe='failed', dysample='failed', dysample_s_plus='finished'
     )
 
 

@@ -1,3 +1,0 @@
-_base_ = './depthformer_bilinear_demo.py'
-
-model = dict(decode_head=dict(upsample_cfg=dict(_delete_=True, type='dysample_plus')))
