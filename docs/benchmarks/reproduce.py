@@ -66,10 +66,11 @@ def validations(entry: Table, record: dict) -> list[list[float]]:
 
 
 def summary(scale: str, name: str) -> dict[str, dict[str, Cell]]:
-    """A table summed up over seeds, from the JSON."""
+    """A table summed up over seeds, from the JSON, less rows that the table has no longer."""
+    entry = load_tables(scale)[name]
     records = json.loads(raw_file(scale).read_text())['tables'][name]['results']
     runs = [Run(r['row'], r['seed'], 'finished', Path(), r) for r in records]
-    return summarize(load_tables(scale)[name], runs)
+    return summarize(entry, [run for run in runs if run.row in entry.rows])
 
 
 def shown(mean: float, band: float | None, metric: Metric, sign: str = '') -> str:

@@ -118,14 +118,14 @@ def metrics_of(table: Table, test: Mapping[str, float]) -> dict[str, float]:
     Columns that the test could not measure (COCO's -1, NaN) are left out.
 
     Raises:
-        UsageError: If the test has none of the table's metrics.
+        UsageError: If the table has metrics and the test none of them.
     """
     found = {
         column: test[metric.key] * metric.times
         for column, metric in table.metrics.items()
         if math.isfinite(test.get(metric.key, math.nan)) and test[metric.key] != -1
     }
-    if not found:
+    if table.metrics and not found:
         keys = ', '.join(metric.key for metric in table.metrics.values())
         raise UsageError(f'the test of {table.name} reported none of {keys}: {dict(test)}')
     return found
