@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from mmengine.model import ModuleList
 from torch import Tensor
 
@@ -117,3 +118,54 @@ class PyramidUpsample(ModuleList):
                 guide = levels[target]
                 outs[level] = next(upsamplers)(outs[level], guide=guide, size=guide.shape[-2:])
         return outs
+
+
+class PyramidConcat(ModuleList):
+    """Climb a pyramid from its coarsest level and concatenate every level on the way.
+
+    Each step upsamples all that has been gathered so far, by 2, towards the next finer level, and
+    puts that level, as :meth:`Upsampler.fuse` returns it, before it. So the channels grow by those
+    of a level at each step. This is how FreqFusion's authors join levels (arXiv 2408.12879).
+
+    Args:
+        upsample_cfg (str or dict): As for :func:`mmdysample.build_upsampler`.
+        channels (int): Channels ``C`` of every level.
+        num_levels (int): Number of levels ``L``. Defaults to 4.
+        align_corners (bool, optional): The head's option, for interpolations. Defaults to None.
+
+    Raises:
+        TypeError: If ``upsample_cfg`` has unknown keys.
+        ValueError: If it names an unknown upsampler.
+    """
+
+    def __init__(
+        self,
+        upsample_cfg: UpsampleCfg,
+        channels: int,
+        num_levels: int = 4,
+        align_corners: bool | None = None,
+    ) -> None:
+        super().__init__(
+            build_head_upsampler(upsample_cfg, step * channels, 2, align_corners, channels)
+            for step in range(1, num_levels)
+        )
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Upsample and concatenate.
+
+        Args:
+            levels (Sequence[Tensor]): ``L`` maps ``(N, C, H_i, W_i)``, finest first, each half the
+                size of the one before, rounded up.
+
+        Returns:
+            Tensor: ``(N, L * C, H_0, W_0)``, the finest level's channels first.
+
+        Raises:
+            ValueError: If the batch or the size of a level does not fit.
+        """
+        check_one_batch(levels)
+        *finer, gathered = levels
+        for upsampler, level in zip(self, reversed(finer), strict=True):
+            raised, level = upsampler.fuse(gathered, level, level.shape[-2:])
+            gathered = torch.cat((level, raised), dim=1)
+        return gathered

@@ -174,7 +174,7 @@ def show_list(args: argparse.Namespace) -> None:
     for table in load_tables(args.scale).values():
         say(f'{table.name}: {table.title}; {", ".join(table.metrics)}')
         for row in table.rows.values():
-            say(f'    {row.name:<22} {row.config or "published only, no implementation here"}')
+            say(f'    {row.name:<22} {row.config}')
 
 
 def plan(args: argparse.Namespace) -> None:

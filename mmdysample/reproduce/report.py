@@ -74,7 +74,7 @@ class Section:
         """Say in words how far a row is; empty if it has every seed that any row has."""
         runs = self.runs_of(row)
         if not runs:
-            return 'not run' if row.config else 'no implementation'
+            return 'not run'
         finished = sum(run.state == 'finished' for run in runs)
         parts = [f'{finished} of {len(self.seeds)} seeds finished'] * (finished < len(self.seeds))
         parts += [f'seed {run.seed} {run.state}' for run in runs if run.state != 'finished']

@@ -45,12 +45,11 @@ class Metric:
 class Row:
     """One row of a table: an upsampler, or an upsampler on another backbone.
 
-    The config is a file below the root of the project; None if this package has no
-    implementation, so that the row is only shown. Published numbers are by column.
+    The config is a file below the root of the project. Published numbers are by column.
     """
 
     name: str
-    config: str | None
+    config: str
     published: dict[str, Published]
 
 
@@ -91,18 +90,17 @@ class Table:
         return None if first is row else first
 
     def runnable(self, names: Sequence[str] | None = None) -> list[Row]:
-        """Choose rows that have a config, by name; all of them where no name is given.
+        """Choose rows by name; all of them where no name is given.
 
         Raises:
-            UsageError: If there is no row of a name, or it has no config.
+            UsageError: If there is no row of a name.
         """
-        can_run = {name: row for name, row in self.rows.items() if row.config}
-        unknown = [name for name in names or () if name not in can_run]
+        unknown = [name for name in names or () if name not in self.rows]
         if unknown:
             raise UsageError(
-                f'{self.name} has no row {", ".join(unknown)} to run; it has {", ".join(can_run)}'
+                f'{self.name} has no row {", ".join(unknown)} to run; it has {", ".join(self.rows)}'
             )
-        return [row for name, row in can_run.items() if not names or name in names]
+        return [row for name, row in self.rows.items() if not names or name in names]
 
 
 def load_published(path: str | Path = PUBLISHED) -> dict[str, dict[str, dict[str, Published]]]:
@@ -179,7 +177,7 @@ def _read_table(key: str, entry: dict[str, Any], scale: str) -> Table:
         config = own.get('config')
         if isinstance(own['rows'], dict) and isinstance(own['rows'].get(name), dict):
             config = own['rows'][name].get('config', config)
-        config = None if config in (None, 'null') else config.format(row=name.replace('_', '-'))
+        config = config.format(row=name.replace('_', '-'))
         rows[name] = Row(name, config, published.get(name, {}))
     train = dict(own.get('train', {}))
     return Table(

@@ -9,7 +9,7 @@ import torch
 from mmseg.models.decode_heads import SegformerHead
 from torch import Tensor, nn
 
-from mmdysample.hosts.pyramid import PyramidUpsample, UpsampleCfg
+from mmdysample.hosts.pyramid import PyramidConcat, PyramidUpsample, UpsampleCfg
 
 PROJECTIONS = ('conv', 'linear')
 
@@ -36,12 +36,14 @@ class UpsampleSegformerHead(SegformerHead):
             convolution with normalisation and ReLU, or ``'linear'``, the bare linear layer of
             SegFormer (arXiv 2105.15203, Eq. 4), with which the published comparisons of
             upsamplers were trained. Checkpoints of mmseg need ``'conv'``. Defaults to ``'conv'``.
+        stepwise (bool): Join the levels one after the other, by three upsamplers for the usual
+            four levels; see :class:`mmdysample.hosts.pyramid.PyramidConcat`. Defaults to False.
         **kwargs: Arguments of the stock head.
 
     Raises:
         TypeError: If ``upsample_cfg`` has unknown keys.
         ValueError: If it names an unknown upsampler, ``interpolate_mode`` is given beside it, or
-            ``projection`` is unknown.
+            ``cascade`` beside ``stepwise``, or ``projection`` is unknown.
     """
 
     def __init__(
@@ -50,10 +52,13 @@ class UpsampleSegformerHead(SegformerHead):
         cascade: bool | None = None,
         interpolate_mode: str | None = None,
         projection: str = 'conv',
+        stepwise: bool = False,
         **kwargs: Any,
     ) -> None:
         if projection not in PROJECTIONS:
             raise ValueError(f'projection must be one of {PROJECTIONS}, got {projection!r}')
+        if stepwise and cascade is not None:
+            raise ValueError(f'stepwise=True has no choice of cascade, got cascade={cascade}')
         if interpolate_mode is None:
             super().__init__(**kwargs)
             upsample_cfg = dict(type='dysample') if upsample_cfg is None else upsample_cfg
@@ -70,13 +75,13 @@ class UpsampleSegformerHead(SegformerHead):
             self.convs = nn.ModuleList(
                 nn.Conv2d(channels, self.channels, 1) for channels in self.in_channels
             )
-        self.upsample_modules = PyramidUpsample(
-            upsample_cfg,
-            self.channels,
-            num_levels=len(self.in_channels),
-            cascade=cascade,
-            align_corners=self.align_corners,
-        )
+        self.stepwise = stepwise
+        options = dict(num_levels=len(self.in_channels), align_corners=self.align_corners)
+        if stepwise:
+            self.upsample_modules = PyramidConcat(upsample_cfg, self.channels, **options)
+        else:
+            options['cascade'] = cascade
+            self.upsample_modules = PyramidUpsample(upsample_cfg, self.channels, **options)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Predict the class scores.
@@ -89,5 +94,7 @@ class UpsampleSegformerHead(SegformerHead):
         """
         inputs = self._transform_inputs(inputs)
         levels = [conv(x) for conv, x in zip(self.convs, inputs, strict=True)]
-        fused = self.fusion_conv(torch.cat(self.upsample_modules(levels), dim=1))
-        return self.cls_seg(fused)
+        joined = self.upsample_modules(levels)
+        if not self.stepwise:
+            joined = torch.cat(joined, dim=1)
+        return self.cls_seg(self.fusion_conv(joined))

@@ -97,16 +97,41 @@ class Upsampler(nn.Module):
                 convolution is not 1x1.
             TypeError: If ``x`` is not a floating-point tensor, or ``size`` not a pair of integers.
         """
-        check_feature('x', x, self.in_channels)
-        if size is not None:
-            _check_pair(size)
-        size = self.output_size(x, size)
-        guide = self._check_guide(x, guide, size) if self.guided else None
         run = self.upsample
         if convolution is not None:
             if convolution.kernel_size != (1, 1) or convolution.groups != 1:
                 raise ValueError(f'convolution must be 1x1 in one group, got {convolution}')
             run = partial(self.upsample_and_convolve, convolution)
+        return self._run_checked(run, x, guide, size)
+
+    def fuse(
+        self, x: Tensor, guide: Tensor, size: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Upsample ``x`` and give the guide to join it with; most types return that unchanged.
+
+        Args:
+            x (Tensor): As for :meth:`forward`, like ``size``.
+            guide (Tensor): Finer feature ``(N, Cg, h', w')``.
+            size (tuple[int, int], optional): Size of the guide where it is not ``(sH, sW)``.
+
+        Returns:
+            tuple[Tensor, Tensor]: ``x`` upsampled, ``(N, C, h', w')``, and the guide.
+        """
+        return self(x, guide, size), guide
+
+    def _run_checked(
+        self,
+        run: Callable[[Tensor, Tensor | None, tuple[int, int]], Tensor],
+        x: Tensor,
+        guide: Tensor | None,
+        size: tuple[int, int] | None,
+    ) -> Tensor:
+        """Check the input, extend the guide to the whole multiple, and call ``run``."""
+        check_feature('x', x, self.in_channels)
+        if size is not None:
+            _check_pair(size)
+        size = self.output_size(x, size)
+        guide = self._check_guide(x, guide, size) if self.guided else None
         if not torch.jit.is_tracing() and x.shape[0] == 0:
             # Kernels, and pixel_shuffle in its backward pass, refuse an empty batch. So one image
             # of zeros is upsampled and dropped, which keeps every parameter in the graph.

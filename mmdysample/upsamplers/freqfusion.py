@@ -115,20 +115,20 @@ class FreqFusion(Upsampler):
         nn.init.normal_(self.content_encoder.weight, std=0.001)
         nn.init.normal_(self.content_encoder2.weight, std=0.001)
 
-    def fuse(self, x: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
-        """Upsample ``x`` and enhance the guide.
+    def fuse(
+        self, x: Tensor, guide: Tensor, size: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Upsample ``x`` and enhance the guide; see :meth:`Upsampler.fuse`."""
+        both = self._run_checked(self._both, x, guide, size)
+        out, enhanced = both.split((self.in_channels, self.guide_channels), dim=1)
+        return out, enhanced
 
-        Args:
-            x (Tensor): ``(N, C, H, W)``.
-            guide (Tensor): ``(N, Cg, 2H, 2W)``.
-
-        Returns:
-            tuple[Tensor, Tensor]: ``x`` upsampled, ``(N, C, 2H, 2W)``, and the enhanced guide,
-            ``(N, Cg, 2H, 2W)``, both in float32 or wider.
-        """
+    def _both(self, x: Tensor, guide: Tensor, size: tuple[int, int]) -> Tensor:
+        """The two results, one after the other in the channels: the checks expect one tensor."""
         with full_precision(x.device):
             out, details = self._fuse(x, guide, details=True)
-            return out, wide(guide) + details
+            both = torch.cat((out, wide(guide) + details), dim=1)
+        return both[..., : size[0], : size[1]].to(x.dtype)
 
     def upsample(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Upsample ``x``, with the guide's details where asked for, and cut to ``size``."""

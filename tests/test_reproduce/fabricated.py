@@ -14,14 +14,14 @@ GAINS = dict(dysample=(1.1, 0.9, 1.3), dysample_plus=(0.4, -0.6, 0.3))
 
 
 def make_table(scale='full', **changes) -> Table:
-    def row(name, ap, confirmed=True, config='configs/x.py'):
-        return Row(name, config, {'ap': Published(ap, confirmed, 'dysample_readme')} if ap else {})
+    def row(name, ap, confirmed=True):
+        published = {'ap': Published(ap, confirmed, 'dysample_readme')} if ap else {}
+        return Row(name, 'configs/x.py', published)
 
     rows = [
         row('nearest', '31.0'),
         row('dysample', '32.50'),
         row('dysample_plus', '32.9', confirmed=False),
-        row('freqfusion', '33.3', config=None),
         row('sapa_b', None),
     ]
     metrics = {

@@ -60,7 +60,6 @@ def test_list_names_every_row(capsys):
     assert cli.main(['list']) == 0
     lines = capsys.readouterr().out
     assert 'configs/published/faster-rcnn_r101_fpn-dysample-plus_1x_coco_published.py' in lines
-    assert 'freqfusion             published only' in lines
 
 
 def test_plan_counts_trainings_hours_and_missing_data(capsys):

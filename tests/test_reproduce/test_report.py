@@ -163,7 +163,6 @@ def test_unfinished_and_failed_runs_are_shown(tmp_path):
         'dysample': '1 of 2 seeds finished; seed 1 failed',
         'dysample_plus': '0 of 2 seeds finished; seed 1 unfinished',
         'sapa_b': 'not run',
-        'freqfusion': 'no implementation',
     }
     for row, state in states.items():
         assert page.row(row)[0] == f'{row} {state}'

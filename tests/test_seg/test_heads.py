@@ -206,6 +206,41 @@ def test_segformer_cascade_order_and_guides(reports):
         assert guide.shape[-2:] == (2 * x.shape[-2], 2 * x.shape[-1])
 
 
+@pytest.mark.parametrize('size', SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize('name', ['freqfusion', 'dysample', 'bilinear'])
+def test_segformer_stepwise_joins_one_level_after_the_other(name, size):
+    """Written out; FreqFusion enhances its guides, the others leave them as they are."""
+    head = build(UpsampleSegformerHead, 'segformer', upsample_cfg=name, stepwise=True).double()
+    inputs = [x.double() for x in pyramid(size)]
+    x0, x1, x2, x3 = (conv(x) for conv, x in zip(head.convs, inputs, strict=True))
+
+    def raised(step, x, guide):
+        """Both results for a guide that is extended to the whole multiple, and cut."""
+        height, width = guide.shape[-2:]
+        missing = (0, 2 * x.shape[-1] - width, 0, 2 * x.shape[-2] - height)
+        up, whole = head.upsample_modules[step], F.pad(guide, missing, mode='replicate')
+        if name == 'bilinear':
+            return F.interpolate(x, (height, width), mode='bilinear'), guide
+        both = up.fuse(x, whole) if name == 'freqfusion' else (up(x), whole)
+        return [result[..., :height, :width] for result in both]
+
+    x3_up, x2 = raised(0, x3, x2)
+    x23_up, x1 = raised(1, torch.cat((x2, x3_up), 1), x1)
+    x123_up, x0 = raised(2, torch.cat((x1, x23_up), 1), x0)
+    expected = head.cls_seg(head.fusion_conv(torch.cat((x0, x123_up), 1)))
+    torch.testing.assert_close(head(inputs), expected, rtol=0, atol=1e-9)
+    assert [up.in_channels for up in head.upsample_modules] == [32, 64, 96]
+
+
+def test_segformer_stepwise_trains_and_has_no_cascade():
+    options = dict(upsample_cfg='freqfusion', stepwise=True)
+    head = build(UpsampleSegformerHead, 'segformer', **options).train()
+    head(pyramid((33, 47))).square().sum().backward()
+    assert all(p.grad is not None for p in head.parameters() if p.requires_grad)
+    with pytest.raises(ValueError, match='stepwise=True has no choice of cascade, got cascade=Fal'):
+        build(UpsampleSegformerHead, 'segformer', cascade=False, **options)
+
+
 def test_segformer_cascade_is_an_option():
     inputs = pyramid()
     outs = {}

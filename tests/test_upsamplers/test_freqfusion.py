@@ -145,9 +145,12 @@ def test_equals_the_loops_with_gradients(options):
 def test_details_make_a_pyramids_sum_that_of_the_two_results(size):
     """Where the pyramid is odd, the guide's last row and column are repeated and then cut."""
     up, x, guide = build(details=True), torch.randn(2, 16, 5, 6), torch.randn(2, 16, *size)
+    pair = up.fuse(x, guide, size)
     missing = (0, 12 - size[1], 0, 10 - size[0])
     whole = torch.nn.functional.pad(guide, missing, mode='replicate')
     out, enhanced = up.fuse(x, whole)
+    for one, other in zip(pair, (out, enhanced), strict=True):
+        assert torch.equal(one, other[..., : size[0], : size[1]])
     merged = (out + enhanced)[..., : size[0], : size[1]]
     torch.testing.assert_close(guide + up(x, guide, size), merged, rtol=1e-5, atol=1e-5)
     up.details = False
@@ -179,8 +182,11 @@ def test_flat_features_stay_away_from_the_border():
 def test_half_precision_is_computed_in_float32(dtype, details):
     up = build(details=details).to(dtype)
     x, guide = torch.randn(2, 16, 5, 6).to(dtype), torch.randn(2, 16, 10, 12).to(dtype)
-    wide = copy.deepcopy(up).float()(x.float(), guide.float())
-    assert torch.equal(up(x, guide), wide.to(dtype))
+    single = copy.deepcopy(up).float()
+    assert torch.equal(up(x, guide), single(x.float(), guide.float()).to(dtype))
+    expected = single.fuse(x.float(), guide.float())
+    for one, other in zip(up.fuse(x, guide), expected, strict=True):
+        assert torch.equal(one, other.to(dtype))
 
 
 def test_autocast_changes_nothing():
