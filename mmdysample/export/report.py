@@ -73,8 +73,8 @@ def random_model(name: str, upsampler: str) -> nn.Module:
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    # Features of ResNet-50 with such weights reach thousands. Offsets would reach hundreds of pixels,
-    # and CARAFE's logits hundreds, which turns PyTorch's own rounding into differences of a percent.
+    # Features of ResNet-50 with such weights reach thousands. Offsets would reach hundreds of
+    # pixels and CARAFE's logits hundreds, so that rounding alone would move outputs by a percent.
     std = 0.001 if name.endswith('R50') else 0.02
     for path, parameter in model.named_parameters():
         if 'upsample_modules' in path:
