@@ -73,9 +73,12 @@ def random_model(name: str, upsampler: str) -> nn.Module:
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    # Features of ResNet-50 with such weights reach thousands. Offsets would reach hundreds of
-    # pixels and CARAFE's logits hundreds, so that rounding alone would move outputs by a percent.
-    std = 0.001 if name.endswith('R50') else 0.02
+    # Features of ResNet-50 with such weights reach thousands, and 0.02 would give offsets of a
+    # hundred pixels, which turn PyTorch's own rounding into differences of half a percent. These
+    # give about one pixel, and CARAFE logits of a trained network's size.
+    std = 0.02
+    if name.endswith('R50'):
+        std = 0.001 if upsampler == 'carafe' else 0.0002
     for path, parameter in model.named_parameters():
         if 'upsample_modules' in path:
             nn.init.normal_(parameter, std=std)
