@@ -253,7 +253,8 @@ def test_every_table_of_the_package_can_be_reported(tmp_path, scale):
     page, _ = report_of(tmp_path, tables)
     for table in tables:
         assert table.title in page.text
-    assert page.source.count('class="swatch"') >= 10 * len(tables)
+    least = 10 * len(tables) + (scale == 'full')  # tables of the demo have no more than ten each
+    assert page.source.count('class="swatch"') >= least
     assert 'Mind:' not in page.text
 
 
