@@ -53,7 +53,9 @@ UPSAMPLERS = {
 SCHEDULES = (
     '_1x_coco',
     '_12e_bccd',
+    '_6e_bccd-adopted',
     '_12e_nuclei',
+    '_6e_nuclei-adopted',
     '_coco-sample',
     '_12e_scenes',
     '_8xb32-300e_coco',

@@ -121,6 +121,8 @@ def test_rows_of_a_smaller_table_differ_in_the_upsampler_alone(table):
     for row in table.runnable():
         cfg = Config.fromfile(project_root() / row.config)
         node = cfg.model if table.task == 'superres' else cfg.model[part]
+        init = node.upsample_cfg.pop('init', None)  # a trained network goes on where it sampled
+        assert init in ((None, 'nearest') if table.start else (None,))
         assert node.upsample_cfg == dict(type=row.name)
         del node.upsample_cfg
         cfg.pop('upsample_cfg', None)
