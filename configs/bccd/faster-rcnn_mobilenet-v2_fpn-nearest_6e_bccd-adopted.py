@@ -1,7 +1,7 @@
 """Blood cells, a trained network goes on: six more epochs at half the learning rate.
 
-The rows ``*_bccd-adopted.py`` begin from the checkpoint of a training with nearest upsampling, which
-``load_from`` names. Theirs is the comparison; this one is what more training alone gives.
+The rows ``*_bccd-adopted.py`` begin from the checkpoint of a training with nearest
+upsampling, which ``load_from`` names. This one is what more training alone gives.
 """
 
 _base_ = './faster-rcnn_mobilenet-v2_fpn-nearest_12e_bccd.py'

@@ -1,7 +1,7 @@
 """CamVid, a trained network goes on: eight more epochs at half the learning rate.
 
-The rows ``*_camvid-adopted.py`` begin from the checkpoint of a training with bilinear upsampling, which
-``load_from`` names. Theirs is the comparison; this one is what more training alone gives.
+The rows ``*_camvid-adopted.py`` begin from the checkpoint of a training with bilinear
+upsampling, which ``load_from`` names. This one is what more training alone gives.
 """
 
 _base_ = './segformer_mobilenet-v2_bilinear_24e_camvid.py'

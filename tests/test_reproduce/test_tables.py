@@ -6,12 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
 from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 
 from mmdysample.costs.compare import agrees
 from mmdysample.engine.errors import UsageError
@@ -128,6 +130,31 @@ def test_rows_of_a_smaller_table_differ_in_the_upsampler_alone(table):
         cfg.pop('upsample_cfg', None)
         texts.append(cfg.pretty_text)
     assert len(set(texts)) == 1
+
+
+@pytest.mark.parametrize(
+    'name', [name for name in load_tables('small') if name.startswith('adopt_')]
+)
+def test_adoption_begins_at_the_outputs_of_the_trained_network(name: str):
+    """Of the part that upsamples, its random offsets set aside."""
+    table = load_tables('small')[name]
+    init_default_scope('mmseg' if table.task == 'segmentation' else 'mmdet')
+    part = 'decode_head' if table.task == 'segmentation' else 'neck'
+    levels = [torch.randn(1, c, 64 >> i, 96 >> i) for i, c in enumerate((24, 32, 96, 320))]
+    outputs, state = [], {}
+    for row in table.runnable():
+        module = MODELS.build(Config.fromfile(project_root() / row.config).model[part]).eval()
+        missing, unexpected = module.load_state_dict(state or module.state_dict(), strict=False)
+        state = state or module.state_dict()
+        assert not unexpected
+        for key, weight in module.state_dict().items():
+            if key in missing:
+                assert 'upsample' in key
+                weight.zero_()
+        with torch.no_grad():
+            outputs.append(module(levels))
+    for adopted in outputs[1:]:
+        torch.testing.assert_close(adopted, outputs[0], atol=1e-5, rtol=1e-5)
 
 
 # Published numbers --------------------------------------------------------------------------------
