@@ -5,7 +5,8 @@ From the repository root, after `python tools/reproduce.py run --all --scale dem
     python docs/benchmarks/reproduce.py demo work_dirs/reproduce
 
 Without a folder, the tables of the pages are made again from the JSON. The scale `small` goes the
-same way.
+same way. What the JSON holds of rows and seeds that the folder has not stays in it, so that a table
+may be measured in several parts.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from mmdysample.reproduce.tables import Metric, Table, load_tables
 
 ROOT = Path(__file__).parents[2]
 PAGES = dict(demo='docs/reproduce.md', small='docs/real_data.md')
-KEPT = ('row', 'seed', 'metrics', 'test', 'training_seconds', 'interruptions', 'finished')
+KEPT = ('row', 'seed', 'metrics', 'test', 'training_seconds', 'interruptions', 'finished',
+        'revision', 'device')  # fmt: skip
 ORIGIN = ('device', 'threads', 'python', 'platform', 'versions', 'revision', 'overrides')
 HEADS = dict(
     segformer='segmentation, mIoU',
@@ -40,23 +42,30 @@ def raw_file(scale: str) -> Path:
 
 def collect(scale: str, work_dir: Path) -> None:
     """Write the JSON: every test of every training, and what validations saw on the way."""
+    file = raw_file(scale)
+    before = json.loads(file.read_text())['tables'] if file.exists() else {}
     tables = {}
     for name, entry in load_tables(scale).items():
+        old = before.get(name, dict(results=[], origins=[], commands=[], cost={}))
         records = [run.record for run in find_runs(work_dir, entry) if run.record]
-        origins = {json.dumps({key: record[key] for key in ORIGIN}) for record in records}
+        found = {(record['row'], record['seed']) for record in records}
+        origins = old['origins'] + [{key: record[key] for key in ORIGIN} for record in records]
+        commands = [command for record in records[:1] for command in record['commands']]
+        costs = {row: load_cost(work_dir, entry, row) for row in entry.rows}
         tables[name] = dict(
-            results=[
+            results=[r for r in old['results'] if (r['row'], r['seed']) not in found]
+            + [
                 {key: record[key] for key in KEPT} | dict(validations=validations(entry, record))
                 for record in records
             ],
-            origins=[json.loads(origin) for origin in sorted(origins)],
-            commands=sorted({command for r in records[:1] for command in r['commands']}),
-            cost={row: load_cost(work_dir, entry, row) for row in entry.rows},
+            origins=[origin for i, origin in enumerate(origins) if origin not in origins[:i]],
+            commands=sorted({*old['commands'], *commands}),
+            cost={row: cost or old['cost'].get(row) for row, cost in costs.items()},
         )
     command = f'python tools/reproduce.py run --all --scale {scale}'
     text = json.dumps(dict(command=command, tables=tables), indent=1)
     text = text.replace(str(work_dir.resolve()), 'work_dirs/reproduce')  # no folder of one machine
-    raw_file(scale).write_text(f'{text}\n')
+    file.write_text(f'{text}\n')
 
 
 def validations(entry: Table, record: dict) -> list[list[float]]:
