@@ -21,7 +21,9 @@ from mmseg.structures import SegDataSample
 
 ROOT = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted((ROOT / 'depthformer').glob('*.py')) + sorted(
-    path for folder in ('demo', 'scenes') for path in (ROOT / folder).glob('depthformer*.py')
+    path
+    for pattern in ('demo/densedepth*.py', 'scenes/depthformer*.py')
+    for path in ROOT.glob(pattern)
 )
 SIZE = (64, 96)
 BASELINE = ROOT / 'depthformer' / 'depthformer_swin-t_bilinear_2xb8-38k_nyu-416x544.py'
@@ -38,6 +40,8 @@ def shrink(model):
     """
     model.data_preprocessor.size = SIZE
     backbone = model.backbone
+    if backbone.type == 'ResNetV1c':  # of the demo, which is small
+        return
     backbone.init_cfg = None
     backbone.depths = [1, 1, 1, 1]
     if backbone.embed_dims > 96:

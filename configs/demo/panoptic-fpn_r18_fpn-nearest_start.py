@@ -2,9 +2,10 @@
 
 _base_ = './panoptic-fpn_r18_fpn-nearest_demo.py'
 
-# modified: many more epochs
-max_epochs = 20
+# modified: more epochs at a higher learning rate
+max_epochs = 7
 train_cfg = dict(max_epochs=max_epochs, val_begin=max_epochs + 1)
+optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = [
     _base_.param_scheduler[0],
     dict(_base_.param_scheduler[1], end=max_epochs, T_max=max_epochs),

@@ -20,7 +20,11 @@ from mmdysample.reproduce.tables import SCALES, Row, Table, find_tables, load_ta
 
 say = partial(print, flush=True)
 
-QUICK = ('train_cfg.max_epochs=1', 'train_dataloader.dataset.indices=32')
+QUICK = (
+    'train_cfg.max_epochs=1',
+    'train_dataloader.dataset.data_root=data/scenes_quick/',
+    'train_dataloader.dataset.scenes.num_train=32',
+)
 """Overrides for a demo that only shows that everything works: an epoch of 32 pictures."""
 
 

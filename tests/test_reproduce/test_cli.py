@@ -91,7 +91,7 @@ def test_rows_and_seeds_share_what_they_begin_from():
     starts = cli.starts_of(jobs)
     assert [Path(start.row.config).stem for start in starts] == [
         'panoptic-fpn_r18_fpn-nearest_start',
-        'depthformer_bilinear_start',
+        'densedepth_r18_bilinear_start',
         'segformer_r18_bilinear_start',
     ]
     assert {(start.seed, start.table.name) for start in starts} == {(0, 'start')}

@@ -1,7 +1,7 @@
 """Depth of scenes with bilinear upsampling, a minute on a CPU core."""
 
 _base_ = [
-    '../_base_/models/depthformer_tiny.py',
+    '../_base_/models/densedepth_r18_tiny.py',
     '../_base_/datasets/scenes_depth.py',
     '../_base_/schedules/demo.py',
     '../_base_/depth_runtime.py',
