@@ -15,7 +15,7 @@ model = dict(
     ),
 )
 log_processor = dict(by_epoch=True)
-train_dataloader = _base_.pairs_in_process
+train_dataloader = dict(_base_.pairs_in_process, batch_size=4)
 val_dataloader = _base_.in_process
 test_dataloader = _base_.in_process
 default_hooks = _base_.demo_hooks

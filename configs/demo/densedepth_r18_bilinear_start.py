@@ -3,9 +3,9 @@
 _base_ = './densedepth_r18_bilinear_demo.py'
 
 # modified: more epochs at a higher learning rate
-max_epochs = 16
+max_epochs = 24
 train_cfg = dict(max_epochs=max_epochs, val_begin=max_epochs + 1)
-optim_wrapper = dict(optimizer=dict(lr=2e-3))
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
 param_scheduler = [
     _base_.param_scheduler[0],
     dict(_base_.param_scheduler[1], end=max_epochs, T_max=max_epochs),
