@@ -14,12 +14,16 @@ the package; so is every module that holds kernels. How to write one:
   Pointers (:func:`mmdysample.ops.simd.pointer`) need neither, and no count of references.
 - A helper that kernels call is decorated with :func:`part`.
 
-Threads are our own because Numba's are not safe here: its workqueue layer aborts when two Python
-threads call at once, and OpenMP's does not survive a fork after its first use.
+Numba's threads are not safe here: its workqueue layer aborts when two Python threads call at once,
+and its OpenMP layer ends a child that is forked after its first use. Blocks are done by the OpenMP
+threads of PyTorch's operators: those wait for the next operator in a loop that keeps their cores
+busy for milliseconds, and threads of our own would have to share the cores with them. These there
+are only in a forked child and where PyTorch has no OpenMP.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import itertools
 import os
@@ -43,9 +47,12 @@ _OPTIONS = dict(
     nogil=True, error_model='numpy', boundscheck=False, fastmath={'contract', 'reassoc', 'nsz'}
 )
 
+_WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
+_forked = False  # OpenMP would wait for ever for threads that a fork has not copied
 
 
 def kernel(function: Callable) -> Callable:
@@ -111,6 +118,31 @@ def run(function: Callable, blocks: int, *arguments, least: int = 1) -> None:
         while (part := next(counter)) < parts:
             function(bounds[part], bounds[part + 1], *arguments)
 
+    enter_team = None if _forked else _openmp()
+    if enter_team is None:
+        _work_in_pool(work, threads)
+    else:
+        _work_in_team(enter_team, work, threads)
+
+
+def _work_in_team(enter_team: Callable, work: Callable[[], None], threads: int) -> None:
+    """Call ``work`` in each thread of PyTorch's team."""
+    errors = []
+
+    @_WORK
+    def guarded(_) -> None:
+        try:
+            work()
+        except BaseException as error:  # ctypes would print it and go on
+            errors.append(error)
+
+    enter_team(guarded, None, threads, 0)
+    if errors:
+        raise errors[0]
+
+
+def _work_in_pool(work: Callable[[], None], threads: int) -> None:
+    """Call ``work`` in this thread and in some of our own."""
     others = [_executor(threads - 1).submit(work) for _ in range(threads - 1)]
     try:
         work()
@@ -120,6 +152,22 @@ def run(function: Callable, blocks: int, *arguments, least: int = 1) -> None:
     for other in others:
         if not other.cancelled():
             other.result()
+
+
+@cache
+def _openmp() -> Callable | None:
+    """``GOMP_parallel(work, data, threads, flags)``: what compilers call for a parallel region.
+
+    GNU's runtime has it, and those of Intel and LLVM for compatibility; None where no runtime of
+    this process does.
+    """
+    try:
+        enter_team = ctypes.CDLL(None).GOMP_parallel
+    except (AttributeError, OSError, TypeError):
+        return None
+    enter_team.argtypes = (_WORK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    enter_team.restype = None
+    return enter_team
 
 
 def _executor(workers: int) -> ThreadPoolExecutor:
@@ -134,9 +182,9 @@ def _executor(workers: int) -> ThreadPoolExecutor:
 
 
 def _forget_threads() -> None:
-    """In a forked child: its copy of the pool has no threads, and its lock may be held."""
-    global _lock, _pool, _pool_size
-    _lock, _pool, _pool_size = threading.Lock(), None, 0
+    """In a forked child: teams and pool have no threads there, and the lock may be held."""
+    global _lock, _pool, _pool_size, _forked
+    _lock, _pool, _pool_size, _forked = threading.Lock(), None, 0, True
 
 
 os.register_at_fork(after_in_child=_forget_threads)

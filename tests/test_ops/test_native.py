@@ -24,9 +24,11 @@ def add_block_numbers(start, stop, out):
         out[block] += block + 1
 
 
-@pytest.fixture
-def threads():
-    """Set the number of threads, and set it back."""
+@pytest.fixture(params=['of PyTorch', 'of our own'])
+def threads(request, monkeypatch):
+    """Set the number of threads, and set it back; with OpenMP and as if there were none."""
+    if request.param == 'of our own':
+        monkeypatch.setattr(native, '_openmp', lambda: None)
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
@@ -77,6 +79,27 @@ def test_a_forked_child_gets_threads_of_its_own(threads):
         native.run(add_block_numbers, 100, out)
         os._exit(0 if (out == 2 * np.arange(1, 101)).all() else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.skipif(not torch.backends.openmp.is_available(), reason='PyTorch has no OpenMP')
+@pytest.mark.skipif(not os.path.isdir('/proc/self/task'), reason='threads are not listed')
+def test_threads_of_pytorch_are_used():
+    """Ours beside those would share the cores: PyTorch's go on spinning behind an operator."""
+    script = (
+        'import os, numpy as np, torch\n'
+        'from test_native import add_block_numbers, native\n'
+        'torch.set_num_threads(3)\n'
+        'torch.ones(10**6).exp_()\n'
+        'before = set(os.listdir("/proc/self/task"))\n'
+        'native.run(add_block_numbers, 1000, np.zeros(1000, dtype=np.int64))\n'
+        'print(len(before) >= 3, set(os.listdir("/proc/self/task")) == before)\n'
+    )
+    folder = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, text=True, check=False, cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ['True', 'True']
 
 
 def test_several_python_threads_call_at_once(threads):
