@@ -1,9 +1,11 @@
-"""Vectors of eight numbers inside Numba kernels: what the compiler would not vectorise by itself.
+"""Vectors inside Numba kernels: what the compiler would not vectorise by itself.
 
 LLVM cannot know that the arrays of a kernel do not overlap, and has no way to turn rows into
 columns in registers. These functions say both. They are for use in kernels (see
 :mod:`mmdysample.ops.native`) alone, check nothing, and are lowered to the vectors that the
-processor has: AVX, SSE or NEON.
+processor has: AVX, SSE or NEON. A vector has eight numbers; a wide one, for AVX-512, sixteen. Where
+a function says so, single numbers may stand for vectors: what is written once serves the channels
+that are left over, rounded in the same way.
 
 They read and write by pointers. Numba counts the references to an array wherever a function gets
 it, by atomic operations that cost more than the arithmetic on eight numbers; it does not count
@@ -21,7 +23,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 LANES = 8
-"""Numbers in a vector."""
+"""Numbers in a vector, unless it is said to be wide."""
 
 
 class Vector(types.Type):
@@ -29,18 +31,19 @@ class Vector(types.Type):
 
     Args:
         scalar (numba.types.Float): The type of its numbers.
+        lanes (int): How many there are.
     """
 
-    def __init__(self, scalar: types.Float) -> None:
-        self.scalar = scalar
-        super().__init__(f'Vector({scalar}, {LANES})')
+    def __init__(self, scalar: types.Float, lanes: int = LANES) -> None:
+        self.scalar, self.lanes = scalar, lanes
+        super().__init__(f'Vector({scalar}, {lanes})')
 
 
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager, kind):
         scalar = manager.lookup(kind.scalar).get_value_type()
-        super().__init__(manager, kind, ir.VectorType(scalar, LANES))
+        super().__init__(manager, kind, ir.VectorType(scalar, kind.lanes))
 
 
 @intrinsic
@@ -87,37 +90,71 @@ def number(context, value, like):
 def load(context, source, index):
     """``source[index : index + 8]`` as a vector."""
     vector = Vector(source.dtype)
+    return vector(source, index), _load
 
-    def generate(context, builder, signature, arguments):
-        return builder.load(_address(builder, *arguments), align=_align(source))
 
-    return vector(source, index), generate
+@intrinsic
+def load_like(context, source, index, like):
+    """The numbers from ``source[index]`` on, as many as ``like`` has: a vector or one number."""
+    return like(source, index, like), _load
+
+
+def _load(context, builder, signature, arguments):
+    kind = context.get_value_type(signature.return_type)
+    address = _address(builder, *arguments[:2], kind)
+    return builder.load(address, align=_align(signature.args[0]))
 
 
 @intrinsic
 def store(context, target, index, value):
-    """Write a vector to ``target[index : index + 8]``."""
+    """Write a vector or number to ``target[index]`` and behind."""
 
     def generate(context, builder, signature, arguments):
-        builder.store(arguments[2], _address(builder, *arguments[:2]), align=_align(target))
+        target_, index_, value_ = arguments
+        builder.store(value_, _address(builder, target_, index_, value_.type), align=_align(target))
         return context.get_dummy_value()
 
     return types.none(target, index, value), generate
 
 
 @intrinsic
-def splat(context, number):
-    """A vector of eight times the same number."""
-    vector = Vector(number)
+def prefetch(context, source, index):
+    """Bring the cache line of ``source[index]`` near; any address will do."""
 
     def generate(context, builder, signature, arguments):
-        return _splat(builder, context.get_value_type(vector), arguments[0])
+        whole, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [byte, whole, whole, whole]),
+            'llvm.prefetch.p0',
+        )
+        address = builder.bitcast(builder.gep(arguments[0], [arguments[1]]), byte)
+        # To read, into the nearest cache, data rather than instructions.
+        builder.call(function, [address, *(ir.Constant(whole, value) for value in (0, 3, 1))])
+        return context.get_dummy_value()
 
-    return vector(number), generate
+    return types.none(source, index), generate
+
+
+def _splatter(lanes: int, text: str) -> Callable:
+    def splat(context, number):
+        vector = Vector(number, lanes)
+
+        def generate(context, builder, signature, arguments):
+            return _splat(builder, context.get_value_type(vector), arguments[0])
+
+        return vector(number), generate
+
+    splat.__doc__ = text
+    return intrinsic(splat)
+
+
+splat = _splatter(LANES, 'A vector of eight times the same number.')
+wide = _splatter(2 * LANES, 'A vector of sixteen times the same number.')
 
 
 def _operation(generate: Callable) -> Callable:
-    """A function of two vectors, from one that builds an instruction of LLVM."""
+    """A function of two vectors or numbers, from one that builds an instruction of LLVM."""
 
     @intrinsic
     def operation(context, a, b):
@@ -145,6 +182,18 @@ mul = _operation(lambda builder, a, b: builder.fmul(a, b))
 div = _operation(lambda builder, a, b: builder.fdiv(a, b))
 where_less = _choice('<')
 where_at_most = _choice('<=')
+
+
+@intrinsic
+def one_minus(context, a):
+    """``1 - a`` of a vector or number."""
+
+    def generate(context, builder, signature, arguments):
+        kind = context.get_value_type(a)
+        one = [1.0] * a.lanes if isinstance(a, Vector) else 1.0
+        return builder.fsub(ir.Constant(kind, one), arguments[0])
+
+    return a(a), generate
 
 
 @intrinsic
@@ -220,7 +269,7 @@ def store_pixels(context, target, index, row, column, width):
         pixels = builder.add(
             builder.mul(builder.fptosi(row, kind), width), builder.fptosi(column, kind)
         )
-        builder.store(pixels, _address(builder, target, index), align=4)
+        builder.store(pixels, _address(builder, target, index, kind), align=4)
         return context.get_dummy_value()
 
     return types.none(target, index, row, column, types.int32), generate
@@ -231,10 +280,10 @@ def total(context, a):
     """Sum of a vector's numbers."""
 
     def generate(context, builder, signature, arguments):
-        vector, width = arguments[0], LANES
+        vector, width = arguments[0], a.lanes
         while width > 1:  # halves onto each other
             width //= 2
-            lanes = [(i + width) % LANES if i < width else i for i in range(LANES)]
+            lanes = [(i + width) % a.lanes if i < width else i for i in range(a.lanes)]
             vector = builder.fadd(vector, _shuffle(builder, vector, vector, lanes))
         return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
 
@@ -267,7 +316,7 @@ def _call(context, builder, name: str, vector, arguments):
     """Call LLVM's own function of that name, from vectors to a vector or numbers to a number."""
     kind = context.get_value_type(vector)
     if isinstance(vector, Vector):
-        suffix = f'v{LANES}f{vector.scalar.bitwidth}'
+        suffix = f'v{vector.lanes}f{vector.scalar.bitwidth}'
     else:
         suffix = f'f{vector.bitwidth}'
     function = cgutils.get_or_insert_function(
@@ -282,18 +331,17 @@ def _splat(builder, kind, value):
     first = builder.insert_element(
         ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
     )
-    return _shuffle(builder, first, first, [0] * LANES)
+    return _shuffle(builder, first, first, [0] * kind.count)
 
 
 def _shuffle(builder, a, b, lanes: list[int]):
-    mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), lanes)
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
     return builder.shuffle_vector(a, b, mask)
 
 
-def _address(builder, base, index):
+def _address(builder, base, index, kind):
     """Address of a number, as that of a vector."""
-    vector = ir.VectorType(base.type.pointee, LANES)
-    return builder.bitcast(builder.gep(base, [index]), vector.as_pointer())
+    return builder.bitcast(builder.gep(base, [index]), kind.as_pointer())
 
 
 def _align(source) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import math
 import os
 import pickle
 import shutil
@@ -24,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmdysample import DySample
 from mmdysample.ops import dysample, reassemble
 from mmdysample.ops.backend import HAS_NUMBA, HAS_TRITON, INTERPRETED
-from mmdysample.ops.dysample import operator
+from mmdysample.ops.dysample import SamplingSpec, operator
 from mmdysample.upsamplers import build_upsampler
 
 needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason='needs numba')
@@ -98,10 +100,11 @@ def test_vmap(device, style, backend, memory_format):
 
 
 @needs_numba
+@pytest.mark.parametrize('reach', [0.5, 30.0])  # rows in several bands, and in one
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
-def test_native_results_are_the_same_for_any_number_of_threads(memory_format):
+def test_native_results_are_the_same_for_any_number_of_threads(memory_format, reach):
     tensors, options, grad = random_case(
-        share=24, groups=2, height=19, width=17, dynamic=True, reach=3.0, x_format=memory_format
+        share=24, groups=2, height=35, width=17, dynamic=True, reach=reach, x_format=memory_format
     )
     before = torch.get_num_threads()
     results = []
@@ -116,6 +119,31 @@ def test_native_results_are_the_same_for_any_number_of_threads(memory_format):
     for other in results[1:]:
         for first, value in zip(results[0], other, strict=True):
             assert torch.equal(first, value)
+
+
+@needs_numba
+@pytest.mark.parametrize('reach', [0.1, 3.0, 9.0, 17.9, math.inf, math.nan])
+def test_every_other_band_reaches_rows_of_its_own(reach):
+    """Threads add to the gradient of x in such bands at once."""
+    from mmdysample.ops.dysample.native import _bands
+
+    height = 50
+    spec = SamplingSpec.make(2, 1, 'lp', None, 'bilinear', dynamic=False)
+    offset = torch.empty(1, 8, height, 3).uniform_(-1, 1)
+    offset[:, :4], offset[0, -1, 20, 1] = 99, 1  # the first half is across
+    bands = _bands(offset * reach, spec, height)
+    assert bands == {0.1: 6, 3.0: 6, 9.0: 5, 17.9: 3}.get(reach, 1)
+    parents = torch.arange(height)[:, None]
+    reached = []
+    for i in range(2):
+        rows = parents + (i - 0.5) / 2 + 0.25 * reach * offset[0, 4 + 2 * i : 6 + 2 * i].double()
+        top = rows.clamp(0, height - 1).floor().clamp(max=height - 2)
+        reached.append(torch.stack([top, top + 1]).movedim(2, 0).flatten(1))
+    reached = torch.cat(reached, 1)  # by input row, what its output pixels read
+    cuts = [height * band // bands for band in range(bands + 1)]
+    rows = [set(reached[a:b].flatten().tolist()) for a, b in itertools.pairwise(cuts)]
+    for first, second in zip(rows, rows[2:], strict=False):
+        assert not first & second
 
 
 class _Upsampled(torch.utils.data.Dataset):

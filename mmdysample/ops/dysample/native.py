@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from math import gcd, prod
+from math import ceil, prod
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmdysample.ops.dysample.layout import is_channels_last
+from mmdysample.ops.dysample.layout import is_channels_last, memory_format
 from mmdysample.ops.dysample.native_backward import backward_last, backward_planes
 from mmdysample.ops.dysample.native_forward import forward_last, forward_planes
 from mmdysample.ops.dysample.spec import SamplingSpec
 from mmdysample.ops.native import PARTS_PER_THREAD, run
+
+LINE = 64
+"""Bytes of a cache line."""
+
+HUGE = 2**22
+"""Bytes from which NumPy asks for huge pages."""
 
 BAND = 8
 """Output rows of a block, NCHW: more share a buffer of turned rows, fewer keep it in the cache."""
@@ -54,29 +60,50 @@ def differentiate(
     to_offset = (None, None) if grad_offset is None else _projections(grad_offset, grad_scope)
     options = _options(x, offset, scope, spec, grad.shape[2:])
     last = is_channels_last(x)
-    kernel, band = (backward_last, 1) if last else (backward_planes, BAND)
-    ends = () if last else (BAND,)
-    images, groups, threads = len(x), spec.groups, torch.get_num_threads()
-    rows, vectors = -(-grad.shape[2] // band), -(-x.shape[1] // groups // 8)
-    # One pass over groups for both; where that leaves threads idle, one over rows and one over
-    # channels. Each number is written by one block in either case, and summed in the same order.
-    share = -(-threads // (images * groups))
+    kernel, ends = (backward_last, ()) if last else (backward_planes, (BAND,))
+    images, groups, height, threads = len(x), spec.groups, x.shape[2], torch.get_num_threads()
+    bands = _bands(offset, spec, height) if last and to_x is not None else 1
+    step = 1 if bands == 1 else 2
+    # One pass over bands and groups for both; where that leaves threads idle, one over rows and
+    # one over channels. Each number is summed by one thread at a time, in the same order.
+    apart = images * max(bands // 2, 1)
+    group_parts = min(groups, -(-threads // apart)) if last else groups
+    channel_parts = 1
+    if apart * groups < threads:
+        share = -(-threads // (apart * groups))
+        channel_parts = min(-(-x.shape[1] // groups // 8), share * PARTS_PER_THREAD)
     passes = []
-    if to_x is not None and grad_offset is not None and share == 1:
-        parts = min(groups, threads // gcd(images, threads)) if last else groups
-        passes.append((to_x, to_offset, (1, parts, 1)))
+    if to_x is not None and grad_offset is not None and channel_parts == 1:
+        passes.append((to_x, to_offset, (bands, group_parts, 1), step))
     else:
         if grad_offset is not None:
+            rows = height if last else -(-grad.shape[2] // BAND)
             parts = min(rows, threads * PARTS_PER_THREAD)
-            passes.append((None, to_offset, (parts, 1 if last else groups, 1)))
+            passes.append((None, to_offset, (parts, 1 if last else groups, 1), 1))
         if to_x is not None:
-            parts = min(vectors, share * PARTS_PER_THREAD)
-            passes.append((to_x, (None, None), (1, groups, parts)))
-    for to_x, to_offset, split in passes:
-        run(kernel, images * prod(split), *read, to_x, *to_offset, options, split, *ends)
+            passes.append((to_x, (None, None), (bands, group_parts, channel_parts), step))
+    for to_x, to_offset, split, step in passes:
+        for first in range(step):
+            blocks = images * -(-(split[0] - first) // step) * split[1] * split[2]
+            every = (*split, first, step)
+            run(kernel, blocks, *read, to_x, *to_offset, options, every, *ends)
     for result, ours in zip(results, computed, strict=True):
         if ours is not result:  # another dtype was needed
             result.copy_(ours)
+
+
+def _bands(offset: Tensor, spec: SamplingSpec, height: int) -> int:
+    """Into how many bands the rows of ``x`` are cut for its gradient, channels last.
+
+    Two bands with one between them reach no common input row, so every other band can be worked
+    on at once. The offsets alone say how many there are, so the order of a sum does not depend on
+    threads. It is one where positions lie far apart or an offset is NaN.
+    """
+    low, high = torch.aminmax(offset.chunk(2, dim=1)[1])
+    reach = abs(spec.scope_factor) * max(-float(low), float(high))
+    # Half a row to the initial position, one to the neighbour below, one at the lower border.
+    least = max(2 * reach + 4, BAND)
+    return height // ceil(least) if least <= height / 2 else 1
 
 
 def _alike(*tensors: Tensor | None) -> list[Tensor | None]:
@@ -87,15 +114,22 @@ def _alike(*tensors: Tensor | None) -> list[Tensor | None]:
 
 
 def _empty(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Memory for the result, from NumPy, which asks for huge pages where it is large.
+    """Memory for the result, from NumPy where it is large, as that asks for huge pages.
 
-    The first touch of small pages takes as long as the sampling.
+    The first touch of small pages takes longer than the sampling. The result begins with a cache
+    line, as PyTorch's tensors do and NumPy's arrays do not: no vector lies in two lines.
     """
-    kind = torch.empty(0, dtype=x.dtype).numpy().dtype
-    n, channels = x.shape[:2]
+    shape = (len(x), x.shape[1], *size)
+    count = prod(shape)
+    if count * x.itemsize < HUGE:
+        return torch.empty(shape, dtype=x.dtype, memory_format=memory_format(x))
+    spare = LINE // x.itemsize
+    memory = np.empty(count + spare, torch.empty(0, dtype=x.dtype).numpy().dtype)
+    first = -memory.ctypes.data % LINE // x.itemsize
+    memory = torch.from_numpy(memory[first : first + count])
     if is_channels_last(x):
-        return torch.from_numpy(np.empty((n, *size, channels), kind)).permute(0, 3, 1, 2)
-    return torch.from_numpy(np.empty((n, channels, *size), kind))
+        return memory.view(len(x), *size, x.shape[1]).permute(0, 3, 1, 2)
+    return memory.view(shape)
 
 
 def _flat(tensor: Tensor) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mmdysample.ops.dysample.native_rows import (
+    AHEAD,
     LINES,
     SPAN,
     eight,
@@ -22,9 +23,12 @@ from mmdysample.ops.simd import (
     fma,
     keep,
     load,
+    load_like,
     mul,
     number,
+    one_minus,
     pointer,
+    prefetch,
     skip,
     splat,
     store,
@@ -32,6 +36,7 @@ from mmdysample.ops.simd import (
     total,
     transpose,
     where_at_most,
+    wide,
 )
 
 
@@ -50,59 +55,41 @@ def _add_turned(turned, x, at, plane, count):
 
 @part
 def _slopes(x, at, right, down, u, v, grad):
-    """Eight channels of an output pixel: gradients of its position, along x and along y."""
-    nw, sw = load(x, at), load(x, at + down)
-    upper = sub(load(x, at + right), nw)
-    tilt = sub(sub(load(x, at + right + down), sw), upper)
-    return mul(grad, fma(splat(v), tilt, upper)), mul(grad, fma(splat(u), tilt, sub(sw, nw)))
+    """Gradients of an output pixel's position, along x and along y.
 
-
-@part
-def _slopes_one(x, at, right, down, u, v, grad):
-    """One channel of an output pixel, as :func:`_slopes`."""
-    upper = x[at + right] - x[at]
-    tilt = x[at + right + down] - x[at + down] - upper
-    return grad * (upper + v * tilt), grad * (x[at + down] - x[at] + u * tilt)
+    Each of as many channels as ``grad`` and the weights have numbers.
+    """
+    nw, sw = load_like(x, at, grad), load_like(x, at + down, grad)
+    upper = sub(load_like(x, at + right, grad), nw)
+    tilt = sub(sub(load_like(x, at + right + down, grad), sw), upper)
+    return mul(grad, fma(v, tilt, upper)), mul(grad, fma(u, tilt, sub(sw, nw)))
 
 
 @part
 def _spread(grad_x, at, right, down, u, v, grad):
-    """Eight channels of an output pixel: add to the gradient of its four neighbours."""
-    one = splat(number(1, u))
-    ru, rv = splat(u), splat(v)
-    lu = sub(one, ru)
-    part = mul(sub(one, rv), grad)
-    store(grad_x, at, fma(part, lu, load(grad_x, at)))
-    store(grad_x, at + right, fma(part, ru, load(grad_x, at + right)))
+    """Add to the gradient of an output pixel's neighbours, of as many channels."""
+    lu = one_minus(u)
+    part = mul(one_minus(v), grad)
+    store(grad_x, at, fma(part, lu, load_like(grad_x, at, grad)))
+    store(grad_x, at + right, fma(part, u, load_like(grad_x, at + right, grad)))
     at += down
-    part = mul(rv, grad)
-    store(grad_x, at, fma(part, lu, load(grad_x, at)))
-    store(grad_x, at + right, fma(part, ru, load(grad_x, at + right)))
-
-
-@part
-def _spread_one(grad_x, at, right, down, u, v, grad):
-    """One channel of an output pixel, as :func:`_spread`."""
-    one = number(1, u)
-    part = grad * (one - v)
-    grad_x[at] += part * (one - u)
-    grad_x[at + right] += part * u
-    at += down
-    part = grad * v
-    grad_x[at] += part * (one - u)
-    grad_x[at + right] += part * u
+    part = mul(v, grad)
+    store(grad_x, at, fma(part, lu, load_like(grad_x, at, grad)))
+    store(grad_x, at + right, fma(part, u, load_like(grad_x, at + right, grad)))
 
 
 @part
 def _slopes_turned(k, turned, first, right, down, place, u, v, grad):
     """Eight channels of the ``k``-th pixel, from turned rows that begin with pixel ``first``."""
-    return _slopes(turned, 8 * (place[k] - first), 8 * right, 8 * down, u[k], v[k], grad)
+    at = 8 * (place[k] - first)
+    return _slopes(turned, at, 8 * right, 8 * down, splat(u[k]), splat(v[k]), grad)
 
 
 @part
 def _spread_turned(k, turned, first, right, down, place, u, v, grad):
     """Eight channels of the ``k``-th pixel, to turned rows that begin with pixel ``first``."""
-    _spread(turned, 8 * (place[k] - first), 8 * right, 8 * down, u[k], v[k], grad)
+    at = 8 * (place[k] - first)
+    _spread(turned, at, 8 * right, 8 * down, splat(u[k]), splat(v[k]), grad)
 
 
 @part
@@ -146,20 +133,22 @@ def _write_gradients(
 
 @part
 def _share_out(block, split, rows, groups, share):
-    """What a block does: image, row bands, groups, and channels within each group.
+    """What a block does: image, rows, groups, and channels within each group.
 
     ``split`` says into how many parts rows, groups, and in vectors of eight the channels of a
-    group are cut. All but the first come as the first and one behind the last.
+    group are cut, and then which parts of the rows: the first, and how many lie between one and
+    the next. All but the image come as the first and one behind the last.
     """
-    row_parts, group_parts, channel_parts = split
+    row_parts, group_parts, channel_parts, first, step = split
     c = block % channel_parts
     block = block // channel_parts
     g = block % group_parts
     block = block // group_parts
-    row = block % row_parts
+    chosen = (row_parts - first + step - 1) // step
+    row = block % chosen * step + first
     vectors = (share + 7) // 8
     return (
-        block // row_parts,
+        block // chosen,
         (rows * row // row_parts, rows * (row + 1) // row_parts),
         (groups * g // group_parts, groups * (g + 1) // group_parts),
         (8 * (vectors * c // channel_parts), min(8 * (vectors * (c + 1) // channel_parts), share)),
@@ -262,9 +251,9 @@ def backward_planes(
                     for k in range(done, count):
                         where, one_grad = source + place[k], from_grad[target + k]
                         if grad_x is not None:
-                            _spread_one(to_x, where, right, down, u[k], v[k], one_grad)
+                            _spread(to_x, where, right, down, u[k], v[k], one_grad)
                         if grad_offset is not None:
-                            dx, dy = _slopes_one(from_x, where, right, down, u[k], v[k], one_grad)
+                            dx, dy = _slopes(from_x, where, right, down, u[k], v[k], one_grad)
                             along_x[k] += dx
                             along_y[k] += dy
             if grad_offset is not None:
@@ -283,7 +272,7 @@ def backward_last(
 ):
     """Differentiate channels_last maps; a block is a share of an image, see ``split``."""
     shape, _, factor, flags = options
-    channels, height, width, groups, out_h, out_w, _ = shape
+    channels, height, width, groups, out_h, out_w, scale = shape
     share = channels // groups
     line = padded(out_w)
     stride = groups * line
@@ -307,10 +296,10 @@ def backward_last(
     zero = number(0, factor)
     for block in range(start, stop):
         n, rows, (first_group, last_group), (first, last) = _share_out(
-            block, split, out_h, groups, share
+            block, split, height, groups, share
         )
         base = n * height * width * channels
-        for row in range(rows[0], rows[1]):
+        for row in range(rows[0] * scale, min(rows[1] * scale, out_h)):
             for g in range(first_group, last_group):
                 find_row(
                     n, g, row, from_offset, from_scope, options, lines, place, u, g * line,
@@ -323,25 +312,39 @@ def backward_last(
                     k = g * line + column
                     at = base + place[k] * channels + g * share + first
                     source = out_base + column * channels + g * share + first
-                    sum_x = sum_y = splat(zero)
-                    for _ in range((last - first) // 8):
-                        eight_grads = load(from_grad, source)
-                        if grad_x is not None:
-                            _spread(to_x, at, right, down, u[k], v[k], eight_grads)
+                    weight_x, weight_y = u[k], v[k]
+                    wide_x = wide_y = wide(zero)
+                    for _ in range((last - first) // 16):
+                        weights = wide(weight_x), wide(weight_y)
+                        grads = load_like(from_grad, source, wide_x)
+                        prefetch(from_grad, source + AHEAD * channels)
                         if grad_offset is not None:
-                            dx, dy = _slopes(from_x, at, right, down, u[k], v[k], eight_grads)
-                            sum_x, sum_y = add(sum_x, dx), add(sum_y, dy)
+                            dx, dy = _slopes(from_x, at, right, down, *weights, grads)
+                            wide_x, wide_y = add(wide_x, dx), add(wide_y, dy)
+                        if grad_x is not None:
+                            _spread(to_x, at, right, down, *weights, grads)
+                        at += 16
+                        source += 16
+                    sum_x = sum_y = splat(zero)
+                    for _ in range((last - first) % 16 // 8):
+                        weights = splat(weight_x), splat(weight_y)
+                        grads = load(from_grad, source)
+                        if grad_offset is not None:
+                            sum_x, sum_y = _slopes(from_x, at, right, down, *weights, grads)
+                        if grad_x is not None:
+                            _spread(to_x, at, right, down, *weights, grads)
                         at += 8
                         source += 8
-                    rest_x, rest_y = total(sum_x), total(sum_y)
+                    rest_x, rest_y = total(wide_x) + total(sum_x), total(wide_y) + total(sum_y)
                     for _ in range((last - first) % 8):
+                        weights = weight_x, weight_y
                         one_grad = from_grad[source]
-                        if grad_x is not None:
-                            _spread_one(to_x, at, right, down, u[k], v[k], one_grad)
                         if grad_offset is not None:
-                            dx, dy = _slopes_one(from_x, at, right, down, u[k], v[k], one_grad)
+                            dx, dy = _slopes(from_x, at, right, down, *weights, one_grad)
                             rest_x += dx
                             rest_y += dy
+                        if grad_x is not None:
+                            _spread(to_x, at, right, down, *weights, one_grad)
                         at += 1
                         source += 1
                     along[k] = rest_x

@@ -2,12 +2,12 @@
 
 A block of work first finds the positions of some output rows of a channel group: the pixel to the
 upper left, clamped so that its right and lower neighbours exist, and the weights of those. Then it
-walks over the channels in vectors of eight. In a channels_last map these lie side by side; of an
+walks over the channels in vectors. In a channels_last map these lie side by side; of an
 NCHW map the rows that the positions touch are turned into that form in a small buffer, and the
 result is turned back in registers. So neither layout reads single numbers.
 
-The gradient of ``x`` is added up by one block for each image and channel, in the order of the
-output pixels: it is the same for any number of threads.
+Each number of the gradient of ``x`` is added up by one thread at a time, in an order that does not
+depend on how many there are.
 
 Positions are whole pixels plus a displacement, as in the Triton kernels.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from mmdysample.ops.dysample.native_rows import (
+    AHEAD,
     LINES,
     SPAN,
     fill_columns,
@@ -30,44 +31,34 @@ from mmdysample.ops.native import kernel, part
 from mmdysample.ops.simd import (
     fma,
     keep,
-    load,
+    load_like,
     mul,
-    number,
+    one_minus,
     pointer,
+    prefetch,
     skip,
     splat,
     store,
-    sub,
     transpose,
+    wide,
 )
 
 
 @part
 def _blend(x, at, right, down, u, v):
-    """Eight channels of an output pixel."""
-    one = splat(number(1, u))
-    ru, rv = splat(u), splat(v)
-    lu, lv = sub(one, ru), sub(one, rv)
-    upper = fma(ru, load(x, at + right), mul(lu, load(x, at)))
+    """Channels of an output pixel, as many as the weights have numbers."""
+    lu, lv = one_minus(u), one_minus(v)
+    upper = fma(u, load_like(x, at + right, u), mul(lu, load_like(x, at, u)))
     at += down
-    lower = fma(ru, load(x, at + right), mul(lu, load(x, at)))
-    return fma(rv, lower, mul(lv, upper))
-
-
-@part
-def _blend_one(x, at, right, down, u, v):
-    """One channel of an output pixel."""
-    one = number(1, u)
-    upper = fma(u, x[at + right], (one - u) * x[at])
-    at += down
-    lower = fma(u, x[at + right], (one - u) * x[at])
-    return fma(v, lower, (one - v) * upper)  # rounded as in vectors
+    lower = fma(u, load_like(x, at + right, u), mul(lu, load_like(x, at, u)))
+    return fma(v, lower, mul(lv, upper))
 
 
 @part
 def _blend_turned(k, turned, first, right, down, place, u, v):
     """Eight channels of the ``k``-th pixel, from turned rows that begin with pixel ``first``."""
-    return _blend(turned, 8 * (place[k] - first), 8 * right, 8 * down, u[k], v[k])
+    at = 8 * (place[k] - first)
+    return _blend(turned, at, 8 * right, 8 * down, splat(u[k]), splat(v[k]))
 
 
 @kernel
@@ -132,7 +123,7 @@ def forward_planes(start, stop, x, offset, scope, out, options, band):
                 source, target = base + i * plane, out_base + i * out_plane
                 for k in range(done, count):
                     at = source + place[k]
-                    to[target + k] = _blend_one(from_x, at, right, down, u[k], v[k])
+                    to[target + k] = _blend(from_x, at, right, down, u[k], v[k])
     keep(buffers)
 
 
@@ -168,12 +159,20 @@ def forward_last(start, stop, x, offset, scope, out, options):
             for g in range(groups):
                 k = g * line + column
                 at = base + place[k] * channels + g * share
-                for _ in range(share // 8):
-                    store(to, target, _blend(from_x, at, right, down, u[k], v[k]))
+                weight_x, weight_y = u[k], v[k]
+                for _ in range(share // 16):
+                    weights = wide(weight_x), wide(weight_y)
+                    prefetch(from_x, at + down + AHEAD * channels)
+                    store(to, target, _blend(from_x, at, right, down, *weights))
+                    at += 16
+                    target += 16
+                for _ in range(share % 16 // 8):
+                    weights = splat(weight_x), splat(weight_y)
+                    store(to, target, _blend(from_x, at, right, down, *weights))
                     at += 8
                     target += 8
                 for _ in range(share % 8):
-                    to[target] = _blend_one(from_x, at, right, down, u[k], v[k])
+                    to[target] = _blend(from_x, at, right, down, weight_x, weight_y)
                     at += 1
                     target += 1
     keep(buffers)

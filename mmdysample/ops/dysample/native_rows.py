@@ -26,6 +26,10 @@ SPAN = 3
 """Most input rows of that buffer, in those of a block; where positions lie farther apart, single
 numbers are read."""
 
+AHEAD = 4
+"""Pixels between the one that is worked on and the one whose channels are fetched, channels last:
+with groups in turn and positions apart the processor does not foresee what is read next."""
+
 LINES = 6
 """Rows of numbers that :func:`find_row` works in, each :func:`padded`: for the columns their input
 pixels and initial positions, for both axes offsets and scopes."""
