@@ -34,7 +34,7 @@ def sample(
     tensors = (_flat(x), *_projections(offset, scope), _flat(out))
     options = _options(x, offset, scope, spec, size)
     if is_channels_last(x):
-        run(forward_last, len(x) * size[0], *tensors, options)
+        run(forward_last, len(x) * x.shape[2], *tensors, options)
     else:
         blocks = len(x) * spec.groups * -(-size[0] // BAND)
         run(forward_planes, blocks, *tensors, options, BAND)

@@ -20,6 +20,7 @@ from mmdysample.ops.dysample.native_rows import (
     AHEAD,
     LINES,
     SPAN,
+    STRIP,
     fill_columns,
     find_row,
     padded,
@@ -129,12 +130,12 @@ def forward_planes(start, stop, x, offset, scope, out, options, band):
 
 @kernel
 def forward_last(start, stop, x, offset, scope, out, options):
-    """Sample channels_last maps; a block is an output row of an image."""
+    """Sample channels_last maps; a block is the output rows of an input row of an image."""
     shape, _, factor, flags = options
-    channels, height, width, groups, out_h, out_w, _ = shape
+    channels, height, width, groups, out_h, out_w, scale = shape
     share = channels // groups
     line = padded(out_w)
-    stride = groups * line
+    stride = scale * groups * line
     buffers = (
         np.empty(LINES * line, x.dtype),
         np.empty(stride, np.int32),
@@ -146,18 +147,22 @@ def forward_last(start, stop, x, offset, scope, out, options):
     fill_columns(lines, shape, flags[2], factor)
     right, down = channels if width > 1 else 0, width * channels if height > 1 else 0
     for block in range(start, stop):
-        n, row = block // out_h, block % out_h
-        for g in range(groups):
+        n, first_row = block // height, block % height * scale
+        rows = min(scale, out_h - first_row)
+        for i in range(rows * groups):
             find_row(
-                n, g, row, from_offset, from_scope, options, lines, place, u, g * line, stride,
-                False,
+                n, i % groups, first_row + i // groups, from_offset, from_scope, options, lines,
+                place, u, i * line, stride, False,
             )  # fmt: skip
         base = n * height * width * channels
-        target = block * out_w * channels
-        # All groups of a pixel in turn: its neighbours and its result are read and written once.
-        for column in range(out_w):
-            for g in range(groups):
-                k = g * line + column
+        # All groups of a pixel in turn: its result is written once. All rows of a strip in turn:
+        # they read the same pixels.
+        for piece in range((out_w + STRIP - 1) // STRIP * rows):
+            first, row = piece // rows * STRIP, piece % rows
+            target = ((n * out_h + first_row + row) * out_w + first) * channels
+            for i in range(min(STRIP, out_w - first) * groups):
+                g = i % groups
+                k = (row * groups + g) * line + first + i // groups
                 at = base + place[k] * channels + g * share
                 weight_x, weight_y = u[k], v[k]
                 for _ in range(share // 16):

@@ -30,6 +30,9 @@ AHEAD = 4
 """Pixels between the one that is worked on and the one whose channels are fetched, channels last:
 with groups in turn and positions apart the processor does not foresee what is read next."""
 
+STRIP = 8
+"""Output pixels of a row before the next row's turn comes, channels last."""
+
 LINES = 6
 """Rows of numbers that :func:`find_row` works in, each :func:`padded`: for the columns their input
 pixels and initial positions, for both axes offsets and scopes."""
