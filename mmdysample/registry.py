@@ -21,7 +21,10 @@ CLASSES = {
             'mmdysample.sampling.hook': ['SamplingStatsHook'],
         },
         'METRICS': {'mmdysample.superres': ['PictureMetric']},
-        'MODELS': {'mmdysample.superres': ['DegradePreprocessor', 'SuperResolver']},
+        'MODELS': {
+            'mmdysample.superres': ['DegradePreprocessor', 'SuperResolver'],
+            'mmdysample.upsamplers.dysample_down': ['DySampleDown'],
+        },
     },
     'mmdet': {
         'MODELS': {

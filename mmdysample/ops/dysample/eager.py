@@ -83,17 +83,39 @@ def sample_eager(
     In float32 a position on a map ``L`` pixels long is right to ``L * 2**-23`` pixels, the price
     of ``grid_sample``'s unit: 0.0005 at 4096.
     """
-    n, channels, height, width = x.shape
-    if not only_plain_operators() and n == 0:  # grid_sample refuses an empty batch
+    if not only_plain_operators() and x.shape[0] == 0:  # grid_sample refuses an empty batch
         nothing = 0 * offset.sum() if scope is None else 0 * (offset.sum() + scope.sum())
         out = F.interpolate(x, scale_factor=spec.scale_factor)[..., : size[0], : size[1]]
         return out + nothing.to(x.dtype)
-    # grid_sample counts from -1 to 1 between the outer pixel centres. Clamping here instead of
-    # by its padding_mode keeps a NaN position NaN; hardtanh passes no gradient at its limits.
-    units = (2 / _span(width), 2 / _span(height))
     # x and y as planes: as they come, and grid_sample reads planes as fast as pairs.
-    grid = torch.stack(sampling_positions(x, offset, scope, spec, size, units, -1.0), dim=2)
-    groups = spec.groups
+    positions = sampling_positions(x, offset, scope, spec, size, grid_units(x), -1.0)
+    return read_grid(x, torch.stack(positions, dim=2), spec.groups, size)
+
+
+def grid_units(x: Tensor) -> tuple[float | Tensor, float | Tensor]:
+    """Length of a pixel of ``x``, for x and for y, as ``F.grid_sample`` counts.
+
+    That is from -1 to 1 between the outer pixel centres.
+    """
+    return 2 / _span(x.shape[3]), 2 / _span(x.shape[2])
+
+
+def read_grid(x: Tensor, grid: Tensor, groups: int, size: tuple[int, int]) -> Tensor:
+    """Read each channel group of ``x`` at its own positions, moved into the map before.
+
+    Args:
+        x (Tensor): Feature ``(N, C, H, W)``, not of an empty batch.
+        grid (Tensor): Positions ``(N, G, 2, h', w')`` in :func:`grid_units` from -1, x before y,
+            in float32 or wider. It is changed.
+        groups (int): ``G``.
+        size (tuple[int, int]): ``(h', w')``.
+
+    Returns:
+        Tensor: ``(N, C, h', w')`` in the dtype of ``x``, channels_last where ``x`` is.
+    """
+    n, channels, height, width = x.shape
+    # Clamping here instead of by grid_sample's padding_mode keeps a NaN position NaN; hardtanh
+    # passes no gradient at its limits.
     sampled = F.grid_sample(
         x.to(grid.dtype).reshape(n * groups, channels // groups, height, width),
         F.hardtanh(grid, inplace=True).flatten(0, 1).permute(0, 2, 3, 1),
