@@ -29,6 +29,7 @@ CLASSES = {
     'mmdet': {
         'MODELS': {
             'mmdysample.det': [
+                'ResamplePAFPN',
                 'UpsampleCSPNeXtPAFPN',
                 'UpsampleFCNMaskHead',
                 'UpsampleFPN',

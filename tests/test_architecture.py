@@ -18,7 +18,7 @@ MAY_IMPORT = {
     'ops': (),
     'upsamplers': ('ops',),
     'hosts': ('upsamplers',),
-    'det': ('upsamplers', 'hosts'),
+    'det': ('ops', 'upsamplers', 'hosts'),
     'seg': ('upsamplers', 'hosts'),
     'depth': ('upsamplers', 'hosts'),
     'superres': ('ops', 'upsamplers'),

@@ -66,11 +66,13 @@ every_config = pytest.mark.parametrize(
 
 
 @every_config
-def test_file_name_says_the_upsampler(path):
+def test_file_name_says_the_resampling(path):
     model = Config.fromfile(path).model
     host = model.get('neck') or model.decode_head
-    assert host.type.startswith('Upsample')
+    assert host.type.removeprefix('mmdet.').startswith(('Upsample', 'Resample'))
     assert host.upsample_cfg.type == upsampler_in_name(path)
+    if 'downsample_cfg' in host:
+        assert f'_pafpn-{host.downsample_cfg.type}_' in path.stem
 
 
 @every_config

@@ -11,8 +11,10 @@ from mmdysample.det.necks import (
 )
 from mmdysample.det.panoptic_fpn_head import UpsamplePanopticFPNHead
 from mmdysample.det.pixel_decoder import UpsampleMSDeformAttnPixelDecoder
+from mmdysample.det.resample_pafpn import ResamplePAFPN
 
 __all__ = [
+    'ResamplePAFPN',
     'UpsampleCSPNeXtPAFPN',
     'UpsampleFCNMaskHead',
     'UpsampleFPN',

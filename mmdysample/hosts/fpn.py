@@ -73,19 +73,28 @@ class UpsampleFPNMixin:
         Raises:
             ValueError: If the number of inputs, their batch or the size of a level does not fit.
         """
+        laterals = self._laterals(inputs)
+        merged = self._top_down(laterals)
+        used_convs = self.fpn_convs[: len(merged)]
+        outs = [conv(level) for conv, level in zip(used_convs, merged, strict=True)]
+        outs.extend(self._extra_levels(inputs[self.backbone_end_level - 1], merged[-1], outs[-1]))
+        return tuple(outs)
+
+    def _laterals(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Check the input and bring its levels to the neck's width."""
         if len(inputs) != len(self.in_channels):
             raise ValueError(f'expected {len(self.in_channels)} inputs, got {len(inputs)}')
         check_one_batch(inputs)
         levels = inputs[self.start_level : self.backbone_end_level]
-        laterals = [conv(level) for conv, level in zip(self.lateral_convs, levels, strict=True)]
-        for i in range(len(laterals) - 1, 0, -1):
-            finer = laterals[i - 1]
-            upsample = self.upsample_modules[i - 1]
-            laterals[i - 1] = finer + upsample(laterals[i], guide=finer, size=finer.shape[-2:])
-        used_convs = self.fpn_convs[: len(laterals)]
-        outs = [conv(lateral) for conv, lateral in zip(used_convs, laterals, strict=True)]
-        outs.extend(self._extra_levels(inputs[self.backbone_end_level - 1], laterals[-1], outs[-1]))
-        return tuple(outs)
+        return [conv(level) for conv, level in zip(self.lateral_convs, levels, strict=True)]
+
+    def _top_down(self, laterals: Sequence[Tensor]) -> list[Tensor]:
+        """Add to each level what comes from the coarser ones."""
+        merged = [laterals[-1]]
+        finer_levels = zip(laterals[:-1], self.upsample_modules, strict=True)
+        for finer, upsample in reversed(list(finer_levels)):
+            merged.insert(0, finer + upsample(merged[0], guide=finer, size=finer.shape[-2:]))
+        return merged
 
     def _extra_levels(
         self, on_input: Tensor, on_lateral: Tensor, on_output: Tensor

@@ -33,23 +33,30 @@ ROWS = [(scale, table, row) for scale in SCALES for table in load_tables(scale).
         for row in table.runnable()]  # fmt: skip
 
 
-def upsamplers_of(part) -> set[str]:
-    """Types of all upsamplers that a part of a config names."""
+def varied(table) -> str:
+    """The option in which the rows of a table differ."""
+    return 'downsample_cfg' if table.name == 'pafpn' else 'upsample_cfg'
+
+
+def types_of(part, option: str) -> set[str]:
+    """All types that a part of a config names as an option."""
     if isinstance(part, dict):
-        own = part.get('upsample_cfg')
+        own = part.get(option)
         found = {own['type']} if isinstance(own, dict) and 'type' in own else set()
         parts = [value for key, value in part.items() if key != 'mask_head']  # its own, not ours
-        return found.union(*map(upsamplers_of, parts))
-    return set().union(*map(upsamplers_of, part)) if isinstance(part, list | tuple) else set()
+        return found.union(*(types_of(inner, option) for inner in parts))
+    if isinstance(part, list | tuple):
+        return set().union(*(types_of(inner, option) for inner in part))
+    return set()
 
 
 @pytest.mark.parametrize(
     ('scale', 'table', 'row'), ROWS, ids=lambda value: getattr(value, 'name', value)
 )
-def test_every_row_has_a_config_of_its_upsampler_and_backbone(scale, table, row):
+def test_every_row_has_a_config_of_its_name_and_backbone(scale, table, row):
     model = Config.fromfile(project_root() / row.config).model
     name, *backbone = re.split('_(?=r101$|swin_b$|swin_l$)', row.name)
-    assert upsamplers_of(model) == {name}
+    assert types_of(model, varied(table)) == {name}
     if backbone:
         marks = dict(r101=('depth', 101), swin_b=('embed_dims', 128), swin_l=('embed_dims', 192))
         key, value = marks[backbone[0]]
@@ -117,16 +124,17 @@ def test_unknown_names_are_refused_with_those_that_exist():
     [*load_tables('demo').values(), *load_tables('small').values()],
     ids=lambda table: f'{table.scale}-{table.name}',
 )
-def test_rows_of_a_smaller_table_differ_in_the_upsampler_alone(table):
-    part = 'neck' if table.task in ('detection', 'instance', 'panoptic') else 'decode_head'
+def test_rows_of_a_smaller_table_differ_in_one_option_alone(table):
+    in_neck = table.task in ('detection', 'instance', 'panoptic') or table.name == 'pafpn'
+    part = 'neck' if in_neck else 'decode_head'
     texts = []
     for row in table.runnable():
         cfg = Config.fromfile(project_root() / row.config)
         node = cfg.model if table.task == 'superres' else cfg.model[part]
-        init = node.upsample_cfg.pop('init', None)  # a trained network goes on where it sampled
+        init = node[varied(table)].pop('init', None)  # a trained network goes on where it sampled
         assert init in ((None, 'nearest') if table.start else (None,))
-        assert node.upsample_cfg == dict(type=row.name)
-        del node.upsample_cfg
+        assert node[varied(table)] == dict(type=row.name)
+        del node[varied(table)]
         cfg.pop('upsample_cfg', None)
         texts.append(cfg.pretty_text)
     assert len(set(texts)) == 1
