@@ -44,6 +44,32 @@ def test_the_coarse_picture_is_pillows(scale_factor):
     assert np.abs(got - expected).max() <= 1.001  # Pillow rounds between its two passes
 
 
+@pytest.mark.parametrize('deviation', [0.7, 2.0])
+def test_the_blurred_picture_is_scipys(deviation):
+    """In float64, with the same cut at four deviations and the same mirror at the border."""
+    ndimage = pytest.importorskip('scipy.ndimage')
+    whole = picture(43, 54).copy()
+    whole[20:26, :6] = 255
+    whole[23, 3] = 0
+    tensor = torch.from_numpy(whole[..., ::-1].copy()).permute(2, 0, 1)
+    made = DegradePreprocessor(2, blur=deviation)(dict(inputs=[tensor]))
+    cut = whole[:42].astype(float)
+    np.testing.assert_array_equal(made['target'][0].mul(255).round().permute(1, 2, 0).numpy(), cut)
+    radius = int(np.ceil(4 * deviation))
+    options = dict(sigma=(deviation, deviation, 0), mode='mirror', radius=(radius, radius, 0))
+    expected = ndimage.gaussian_filter(cut, **options)
+    assert np.abs(expected - cut).max() > 20
+    got = made['inputs'][0].mul(255).permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(got, got.round(), atol=1e-3)
+    assert np.abs(got - expected).max() <= 0.501
+
+
+@pytest.mark.parametrize('blur', [0, -1.0, float('nan'), 'much', True])
+def test_a_blur_that_is_none_is_refused(blur):
+    with pytest.raises(ValueError, match=f'blur must be a positive number of pixels, got {blur!r}'):
+        DegradePreprocessor(2, blur=blur)
+
+
 def luma(picture: np.ndarray) -> np.ndarray:
     return 16 + picture.astype(float) @ [65.481, 128.553, 24.966] / 255
 
@@ -93,14 +119,30 @@ def test_a_network_that_adds_nothing_is_bicubic():
     torch.testing.assert_close(model(coarse), expected)
 
 
+def test_deblurring_works_at_half_the_size_and_starts_from_the_input():
+    model = SuperResolver(2, dict(type='dysample'), channels=16, num_blocks=1, blur=2.0)
+    seen = []
+    for module in (model.blocks, model.tail):
+        module.register_forward_hook(lambda _, args, out: seen.append(tuple(out.shape)))
+    blurred = torch.rand(1, 3, 12, 14)
+    assert model(blurred).shape == blurred.shape
+    assert seen == [(1, 16, 6, 7)] * 2
+    for parameter in model.output.convolution.parameters():
+        torch.nn.init.zeros_(parameter)
+    torch.testing.assert_close(model(blurred), blurred)
+
+
+@pytest.mark.parametrize('task', ['x', 'deblur'])
 @pytest.mark.parametrize('row', ROWS)
-def test_a_row_trains_and_is_tested(row, tmp_path, monkeypatch):
+def test_a_row_trains_and_is_tested(row, task, tmp_path, monkeypatch):
     for seed, folder in enumerate(('camvid/images/train', 'camvid/images/val', 'nuclei/train',
                                    'nuclei/val')):  # fmt: skip
         (tmp_path / 'data' / folder).mkdir(parents=True)
         Image.fromarray(picture(100, 104, seed)).save(tmp_path / 'data' / folder / 'a.jpg')
     monkeypatch.chdir(tmp_path)
-    config = str(CONFIGS / f'edsr-small_x{4 if row == "dysample" else 2}_{row}_20e_photos.py')
+    if task == 'x':
+        task = 'x4' if row == 'dysample' else 'x2'
+    config = str(CONFIGS / f'edsr-small_{task}_{row}_20e_photos.py')
     short = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'train_dataloader.batch_size=2']
     small = ['model.channels=16', 'model.num_blocks=1']
     options = ['--cfg-options', *short, *small, 'param_scheduler.end=1', 'param_scheduler.T_max=1']

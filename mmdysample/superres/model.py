@@ -1,7 +1,8 @@
-"""A small EDSR (arXiv 1707.02921) and the degradation that it learns to undo."""
+"""A small EDSR (arXiv 1707.02921) and the degradations that it learns to undo."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,18 +16,28 @@ from mmdysample.upsamplers.output import UpsampleOutput
 
 
 class DegradePreprocessor(BaseDataPreprocessor):
-    """Make pairs of a coarse and a fine picture out of pictures alone.
+    """Make pairs of a degraded and a whole picture out of pictures alone.
 
-    The fine one is cut to a multiple of the factor; the coarse one is its antialiased bicubic
-    reduction, rounded to 256 steps as a file would hold it.
+    The whole one is cut to a multiple of the factor. The degraded one is its antialiased bicubic
+    reduction, or of the same size and blurred; it is rounded to 256 steps as a file would hold it.
 
     Args:
         scale_factor (int): The factor ``s``.
+        blur (float, optional): Standard deviation in pixels of the Gaussian to blur with instead
+            of reducing. It is cut off at four deviations, and pictures are mirrored at their
+            border, so they have to be larger than that. Defaults to None: reduce.
+
+    Raises:
+        ValueError: If ``blur`` is not positive.
     """
 
-    def __init__(self, scale_factor: int) -> None:
+    def __init__(self, scale_factor: int, blur: float | None = None) -> None:
         super().__init__()
+        number = isinstance(blur, int | float) and not isinstance(blur, bool)
+        if blur is not None and not (number and 0 < blur < math.inf):
+            raise ValueError(f'blur must be a positive number of pixels, got {blur!r}')
         self.scale_factor = scale_factor
+        self.blur = blur
 
     def forward(self, data: Mapping[str, Any], training: bool = False) -> dict[str, Tensor]:
         """Degrade a batch.
@@ -36,22 +47,42 @@ class DegradePreprocessor(BaseDataPreprocessor):
             training (bool): Not used: both modes degrade alike. Defaults to False.
 
         Returns:
-            dict: ``target`` ``(N, 3, H', W')`` and ``inputs`` ``(N, 3, H'/s, W'/s)``, RGB, float32
-            from 0 to 1.
+            dict: ``target`` ``(N, 3, H', W')`` and ``inputs``, of the same size where they are
+            blurred and else ``(N, 3, H'/s, W'/s)``; RGB, float32 from 0 to 1.
         """
         pictures = torch.stack(self.cast_data(data['inputs'])).flip(1).float() / 255
         height, width = (side - side % self.scale_factor for side in pictures.shape[-2:])
         target = pictures[..., :height, :width]
-        size = (height // self.scale_factor, width // self.scale_factor)
-        coarse = F.interpolate(target, size, mode='bicubic', antialias=True)
-        return dict(inputs=(coarse.clamp(0, 1) * 255).round() / 255, target=target)
+        if self.blur is None:
+            size = (height // self.scale_factor, width // self.scale_factor)
+            degraded = F.interpolate(target, size, mode='bicubic', antialias=True)
+        else:
+            degraded = _blur(target, self.blur)
+        return dict(inputs=(degraded.clamp(0, 1) * 255).round() / 255, target=target)
+
+
+def _blur(pictures: Tensor, deviation: float) -> Tensor:
+    """Convolve with a Gaussian, first along rows and then along columns."""
+    radius = math.ceil(4 * deviation)
+    at = torch.arange(-radius, radius + 1, device=pictures.device)
+    line = torch.exp(-((at / deviation) ** 2) / 2)
+    line = (line / line.sum()).to(pictures.dtype)
+    kernel = line.expand(pictures.shape[1], 1, 1, -1)
+    for _ in range(2):
+        rows = F.pad(pictures, (radius, radius, 0, 0), mode='reflect')
+        pictures = F.conv2d(rows, kernel, groups=len(kernel)).transpose(2, 3)
+    return pictures
 
 
 class SuperResolver(BaseModel):
     """Residual blocks at the coarse size, and one upsampler to the fine one.
 
+    For pictures that are blurred, not reduced, the first convolution has the stride ``s``, so that
+    the blocks work at the coarse size as well.
+
     As in EDSR the blocks have no normalisation, and the features before and after them are added.
-    The bicubic interpolation of the input is added to the result, so that short trainings suffice.
+    The input is added to the result, interpolated bicubically where it is coarse, so that short
+    trainings suffice.
 
     Args:
         scale_factor (int): The factor ``s``. Defaults to 2.
@@ -59,6 +90,7 @@ class SuperResolver(BaseModel):
             :class:`mmdysample.upsamplers.output.UpsampleOutput`. Defaults to ``'dysample'``.
         channels (int): Channels of all features. Defaults to 32.
         num_blocks (int): Residual blocks. Defaults to 8.
+        blur (float, optional): As for :class:`DegradePreprocessor`. Defaults to None.
 
     Raises:
         TypeError: If ``upsample_cfg`` has unknown keys.
@@ -71,22 +103,24 @@ class SuperResolver(BaseModel):
         upsample_cfg: str | Mapping[str, Any] = 'dysample',
         channels: int = 32,
         num_blocks: int = 8,
+        blur: float | None = None,
     ) -> None:
-        super().__init__(dict(type='DegradePreprocessor', scale_factor=scale_factor))
+        super().__init__(dict(type='DegradePreprocessor', scale_factor=scale_factor, blur=blur))
         check_positive('num_blocks', num_blocks)
         self.scale_factor = scale_factor
         self.output = UpsampleOutput(channels, 3, scale_factor, upsample_cfg)
-        self.head = nn.Conv2d(3, channels, 3, padding=1)
+        stride = 1 if blur is None else scale_factor
+        self.head = nn.Conv2d(3, channels, 3, stride, padding=1)
         self.blocks = nn.Sequential(*(_Block(channels) for _ in range(num_blocks)))
         self.tail = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(
         self, inputs: Tensor, target: Tensor | None = None, mode: str = 'tensor'
     ) -> Tensor | dict[str, Tensor] | list[dict[str, Tensor]]:
-        """Enlarge pictures.
+        """Enlarge or sharpen pictures.
 
         Args:
-            inputs (Tensor): ``(N, 3, H, W)``, RGB from 0 to 1.
+            inputs (Tensor): ``(N, 3, H, W)``, RGB from 0 to 1; blurred ones ``(N, 3, sH, sW)``.
             target (Tensor, optional): ``(N, 3, sH, sW)``; not needed in the mode ``'tensor'``.
             mode (str): ``'tensor'``, ``'loss'`` or ``'predict'``. Defaults to ``'tensor'``.
 
@@ -95,14 +129,14 @@ class SuperResolver(BaseModel):
             differences; or for each image a dict of ``prediction`` and ``target``, ``(3, sH, sW)``.
         """
         first = self.head(inputs)
-        enlarged = self.output(first + self.tail(self.blocks(first)))
-        enlarged = enlarged + F.interpolate(inputs, enlarged.shape[-2:], mode='bicubic')
+        restored = self.output(first + self.tail(self.blocks(first)))
+        restored = restored + F.interpolate(inputs, restored.shape[-2:], mode='bicubic')
         if mode == 'loss':
-            return dict(loss=F.l1_loss(enlarged, target))
+            return dict(loss=F.l1_loss(restored, target))
         if mode == 'predict':
-            pairs = zip(enlarged, target, strict=True)
+            pairs = zip(restored, target, strict=True)
             return [dict(prediction=ours, target=theirs) for ours, theirs in pairs]
-        return enlarged
+        return restored
 
 
 class _Block(nn.Module):
