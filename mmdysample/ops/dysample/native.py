@@ -17,8 +17,9 @@ from mmdysample.ops.native import PARTS_PER_THREAD, run
 LINE = 64
 """Bytes of a cache line."""
 
-HUGE = 2**22
-"""Bytes from which NumPy asks for huge pages."""
+HUGE = 2**23
+"""Bytes of a result from which huge pages pay: a smaller one holds few whole ones, and the C library
+keeps its memory for the next."""
 
 BAND = 8
 """Output rows of a block, NCHW: more share a buffer of turned rows, fewer keep it in the cache."""
