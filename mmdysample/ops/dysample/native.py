@@ -18,8 +18,8 @@ LINE = 64
 """Bytes of a cache line."""
 
 HUGE = 2**23
-"""Bytes of a result from which huge pages pay: a smaller one holds few whole ones, and the C library
-keeps its memory for the next."""
+"""Bytes of a result from which huge pages pay: a smaller one holds few whole ones, and the C
+library keeps its memory for the next."""
 
 BAND = 8
 """Output rows of a block, NCHW: more share a buffer of turned rows, fewer keep it in the cache."""
