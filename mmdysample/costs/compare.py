@@ -27,8 +27,8 @@ REMARKS = {
     ): 'The source does not say what it counts. With every corner of '
     'a point counted twice, ours would be 5.28 G.',
     **{
-        (SEGFORMER, 'freqfusion', column): 'The published numbers are those of another decoder '
-        'head, which fuses each level with the next; here it is a plain upsampler.'
+        (SEGFORMER, 'freqfusion', column): 'The authors do not show their options; ours are the '
+        'defaults, in the published order of fusion.'
         for column in ('params_m', 'flops_g')
     },
     (UPERNET, 'fade', 'params_m'): 'At the 512 channels of this head FADE has 80,538 parameters, '
@@ -57,7 +57,7 @@ class Comparison:
 
 
 def agrees(column: str, computed: float, printed: str) -> bool:
-    """Whether a number is the printed one.
+    """Tell whether a number is the printed one.
 
     Differences of rounded totals are off by up to one unit of the last digit, hence that slack:
     15.91 + 0.747 is 16.7, and 16.7 - 15.9 is 0.8.

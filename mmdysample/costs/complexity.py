@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from mmdysample.costs.models import (
 )
 from mmdysample.costs.options import add_upsamplers, check_upsamplers
 from mmdysample.costs.stopwatch import progress
+from mmdysample.engine.files import write_json
 from mmdysample.engine.provenance import provenance
 from mmdysample.reproduce.tables import PUBLISHED, load_published
 from mmdysample.upsamplers import build_upsampler
@@ -161,12 +161,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     sys.stdout.write(to_markdown(results))
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
+        write_json(args.out, results)
 
 
 def _model_table(model: dict[str, Any]) -> list[str]:
-    """One network's table, and below it what its published figures count otherwise."""
+    """Render one network's table, and below it what its published figures count otherwise."""
     height, width = model['size']
     notes: list[str] = []
     lines = [
@@ -195,7 +194,7 @@ def _model_table(model: dict[str, Any]) -> list[str]:
 
 
 def _published_cell(item: dict[str, Any], notes: list[str]) -> str:
-    """The printed number, whether ours agrees, and ours where a note says that it differs."""
+    """Write the printed number, whether ours agrees, and ours where a note says that it differs."""
     mark = '✓' if item['agrees'] else '≠'
     if not item['why']:
         return f'{item["published"]} {mark}'

@@ -12,15 +12,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from mmdysample.costs.formulations import initial_displacement, published_sampling
-from mmdysample.ops import dysample
+from mmdysample.costs.candidates import FORMATS, GROUPS, SCALE, sampling_candidates
 from mmdysample.ops.backend import can_run_native
-
-CHANNELS, GROUPS, SCALE = 256, 4, 2
-FORMATS = {'nchw': torch.contiguous_format, 'channels_last': torch.channels_last}
 
 
 def peak_of_training_steps(
@@ -56,7 +50,7 @@ def peak_of_training_steps(
 
 
 def step_memory(name: str, layout: str, shapes: Sequence[tuple[int, int, int]]) -> tuple[int, int]:
-    """Bytes that a step adds to the resident memory of this process at its worst.
+    """Measure how many bytes a step adds to the resident memory of this process at its worst.
 
     Args:
         name (str): How to sample.
@@ -78,30 +72,16 @@ def step_memory(name: str, layout: str, shapes: Sequence[tuple[int, int, int]]) 
 
 
 def _step(name: str, layout: str, shape: tuple[int, int, int]) -> int:
-    """Sample and differentiate; size of all tensors that the caller of such a step holds."""
-    n, height, width = shape
-    x = torch.empty((n, CHANNELS, height, width), memory_format=FORMATS[layout]).normal_()
-    offset = torch.empty(n, 2 * GROUPS * SCALE**2, height, width).normal_()
-    inputs = [x.requires_grad_(), offset.requires_grad_()]
-    out = _sample(name, x, offset)
-    if name == 'bilinear':
-        inputs.pop()
-    gradients = torch.autograd.grad(out, inputs, torch.ones_like(out))
-    return sum(t.nbytes for t in (*inputs, *gradients)) + 2 * out.nbytes
-
-
-def _sample(name: str, x: Tensor, offset: Tensor) -> Tensor:
-    if name == 'bilinear':
-        return F.interpolate(x, scale_factor=SCALE, mode='bilinear')
-    if name == 'published':
-        displacement = offset * 0.25 + initial_displacement(GROUPS, SCALE, x.device)
-        return published_sampling(x, displacement, GROUPS, SCALE)
-    backend = name.partition('(')[2].rstrip(')')
-    return dysample(x, offset, scale_factor=SCALE, groups=GROUPS, backend=backend)
+    """Sample and differentiate; return the size of all tensors that such a step's caller holds."""
+    made = sampling_candidates((shape,), torch.float32, FORMATS[layout], torch.device('cpu'))
+    candidate = next(candidate for candidate in made if candidate.name == name)
+    candidate.forward_backward()
+    ((_, inputs),) = candidate.steps
+    return 2 * (sum(t.nbytes for t in inputs) + SCALE**2 * inputs[0].nbytes)
 
 
 def _status(key: str) -> int:
-    """A line of this process's status, in bytes."""
+    """Read a line of this process's status, in bytes."""
     lines = Path('/proc/self/status').read_text().splitlines()
     (line,) = (line for line in lines if line.startswith(key))
     return 1024 * int(line.split()[1])

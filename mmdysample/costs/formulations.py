@@ -10,7 +10,7 @@ from mmdysample.upsamplers.dysample import initial_displacement
 
 
 def published_sampling(x: Tensor, displacement: Tensor, groups: int, scale_factor: int) -> Tensor:
-    """The published code path, after the paper (Sec. 3.1, Eq. 1 and 2).
+    """Follow the published code path, after the paper (Sec. 3.1, Eq. 1 and 2).
 
     A grid of pixel centres is made on the CPU for each call, in the dtype of ``displacement``. A
     module under half precision hands over half precision.
@@ -46,7 +46,7 @@ def published_sampling(x: Tensor, displacement: Tensor, groups: int, scale_facto
 
 
 def gather_sampling(x: Tensor, displacement: Tensor, groups: int, scale_factor: int) -> Tensor:
-    """The same as four weighted gathers: what a compiler can fuse into one pass."""
+    """Do the same as four weighted gathers, which a compiler can fuse into one pass."""
     n, channels, height, width = x.shape
     device = x.device
     grid = F.pixel_shuffle(displacement.float(), scale_factor).unflatten(1, (2, groups))

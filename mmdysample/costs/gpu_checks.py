@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmdysample.costs.latency import FORMATS
+from mmdysample.costs.candidates import FORMATS
 from mmdysample.ops import dysample, reassemble, window_similarity
 
 TOLERANCE = 64
@@ -62,7 +62,7 @@ def _error(actual: Tensor, exact: Tensor) -> float:
 def sampling_case(
     rng: random.Random, dtype: torch.dtype, device: torch.device, side: int
 ) -> tuple[dict[str, Any], list[Tensor]]:
-    """Random options and arguments of :func:`mmdysample.ops.dysample`.
+    """Draw options and arguments of :func:`mmdysample.ops.dysample`.
 
     Offsets are odd multiples of 1/32, so that no position with a static scope meets a pixel centre
     or the border, where the derivative jumps and rounding decides on its side.
@@ -87,7 +87,7 @@ def sampling_case(
 def reassembly_case(
     rng: random.Random, dtype: torch.dtype, device: torch.device, side: int, similarity: bool
 ) -> tuple[dict[str, Any], list[Tensor]]:
-    """Random options and arguments of ``reassemble`` or ``window_similarity``."""
+    """Draw options and arguments of ``reassemble`` or ``window_similarity``."""
     groups, scale, window = rng.choice([1, 2]), rng.choice([2, 2, 3]), rng.choice([1, 3, 5])
     layout, n = rng.choice(list(FORMATS)), rng.choice([0, 1, 2])
     height, width = rng.randint(1, side), rng.randint(1, side)
@@ -147,7 +147,7 @@ def _row(check: str, case: str, run: Callable[[], float]) -> dict[str, Any]:
 
 
 def feature_checks(device: torch.device, backend: str) -> Iterator[dict[str, Any]]:
-    """What beside the numbers must hold: determinism; on a GPU graphs, compiling, large maps."""
+    """Check determinism, and on a GPU captured graphs, compiling and large maps."""
     shape = (2, 64, 20, 30) if device.type == 'cuda' else (1, 8, 3, 4)
     x = torch.randn(shape, device=device)
     offset = torch.randn(shape[0], 32, *shape[2:], device=device)

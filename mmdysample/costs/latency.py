@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from mmdysample.costs.cpu_memory import FORMATS, peak_of_training_steps
-from mmdysample.costs.formulations import (
-    PublishedDySample,
-    gather_sampling,
-    initial_displacement,
-    published_sampling,
+from mmdysample.costs.candidates import (
+    CHANNELS,
+    FORMATS,
+    SCALE,
+    Candidate,
+    Shapes,
+    check,
+    reassembly_candidates,
+    sampling_candidates,
+    upsampler_candidates,
 )
+from mmdysample.costs.cpu_memory import peak_of_training_steps
 from mmdysample.costs.stopwatch import measure, median_and_quartiles, peak_memory, progress
 from mmdysample.engine.provenance import device_name, provenance, save
-from mmdysample.ops import dysample
-from mmdysample.ops.backend import HAS_TRITON, can_run_native, can_run_triton
-from mmdysample.ops.reassembly.mmcv_carafe import mmcv_has_cuda
-from mmdysample.upsamplers import build_upsampler, upsampler_names
 
-CHANNELS, GROUPS, SCALE = 256, 4, 2
-Shapes = tuple[tuple[int, int, int], ...]
 WORKLOADS: dict[str, Shapes] = {
+    'tiny': ((1, 5, 6), (1, 6, 7)),
     'paper': ((1, 120, 120),),
-    **{f'fpn_b{n}': ((n, 25, 42), (n, 50, 84), (n, 100, 167)) for n in (1, 2, 16)},
+    **{f'fpn_b{n}': ((n, 25, 42), (n, 50, 84), (n, 100, 167)) for n in (1, 2, 8, 16)},
     **{
         f'segformer_b{n}': (
             (n, 16, 16),
@@ -45,7 +46,7 @@ WORKLOADS: dict[str, Shapes] = {
     },
 }
 """Batch, height and width of the 256-channel features that are upsampled by 2: the paper's; the
-top-down path of an FPN on an 800 x 1333 image; SegFormer's six on 512 x 512."""
+top-down path of an FPN on an 800 x 1333 image; SegFormer's six on 512 x 512; tiny ones to try."""
 
 PRESETS = {
     'cpu': dict(
@@ -61,145 +62,15 @@ PRESETS = {
         dtypes=('float32', 'float16', 'bfloat16'),
     ),
 }
-NATIVE = ('dysample', 'carafe', 'fade', 'sapa_b', 'a2u')
-"""Upsamplers that are timed by their native kernels and by plain PyTorch too."""
+KINDS = dict(
+    sampling=sampling_candidates, reassembly=reassembly_candidates, upsamplers=upsampler_candidates
+)
+"""What there is to time; a preset gives the workloads of each."""
 
 
-@dataclass
-class Candidate:
-    """Something to time on the features of one workload.
-
-    Args:
-        name (str): What to call it.
-        steps (list): One function and its differentiable arguments per feature.
-        parameters (list): What else is differentiated by. Defaults to none.
-    """
-
-    name: str
-    steps: list[tuple[Callable[..., Tensor], list[Tensor]]]
-    parameters: list[nn.Parameter] = field(default_factory=list)
-
-    def forward(self) -> None:
-        """Upsample every feature."""
-        with torch.no_grad():
-            for function, arguments in self.steps:
-                function(*arguments)
-
-    def forward_backward(self) -> None:
-        """Upsample every feature, and differentiate by arguments and parameters."""
-        for function, arguments in self.steps:
-            out = function(*arguments)
-            torch.autograd.grad(out, [*arguments, *self.parameters], torch.ones_like(out))
-
-
-def sampling_candidates(
-    shapes: Shapes, dtype: torch.dtype, memory_format: torch.memory_format, device: torch.device
-) -> Iterator[Candidate]:
-    """Ways to sample given offsets, and the interpolations: no projection is timed."""
-    features = list(_features(shapes, dtype, memory_format, device))
-    offsets = [
-        torch.randn(n, 2 * GROUPS * SCALE**2, h, w, device=device).requires_grad_()
-        for n, h, w in shapes
-    ]
-    initial = initial_displacement(GROUPS, SCALE, device)
-
-    def published(x: Tensor, offset: Tensor) -> Tensor:
-        return published_sampling(x.float(), offset * 0.25 + initial, GROUPS, SCALE).to(x.dtype)
-
-    def gather(x: Tensor, offset: Tensor) -> Tensor:
-        return gather_sampling(x, offset * 0.25 + initial, GROUPS, SCALE)
-
-    def pairs(function: Callable[..., Tensor]) -> list[tuple[Callable[..., Tensor], list[Tensor]]]:
-        return [(function, [x, offset]) for x, offset in zip(features, offsets, strict=True)]
-
-    for mode in ('bilinear', 'nearest'):
-        resize = partial(F.interpolate, scale_factor=SCALE, mode=mode)
-        yield Candidate(mode, [(resize, [x]) for x in features])
-    yield Candidate('published', pairs(published))
-    if len(shapes) == 1:  # compiling takes far longer than measuring
-        yield Candidate('compiled gather', pairs(torch.compile(gather, dynamic=False)))
-    ours = partial(dysample, scale_factor=SCALE, groups=GROUPS)
-    yield Candidate('dysample (torch)', pairs(partial(ours, backend='torch')))
-    if can_run_native(features[0]):
-        yield Candidate('dysample (native)', pairs(partial(ours, backend='native')))
-    if device.type == 'cuda' and can_run_triton(features[0]):
-        yield Candidate('dysample (triton)', pairs(partial(ours, backend='triton')))
-
-
-def upsampler_candidates(
-    shapes: Shapes, dtype: torch.dtype, memory_format: torch.memory_format, device: torch.device
-) -> Iterator[Candidate]:
-    """Every registered upsampler and other implementations of two, as whole modules.
-
-    With several threads of a CPU only those that have native kernels, and bilinear interpolation.
-    """
-    features = list(_features(shapes, dtype, memory_format, device))
-    guides = [
-        torch.randn(n, CHANNELS, SCALE * h, SCALE * w, dtype=dtype, device=device).requires_grad_()
-        for n, h, w in shapes
-    ]
-    names = ['bilinear', *(n for n in upsampler_names() if n not in ('bilinear', 'interpolate'))]
-    if device.type == 'cpu' and torch.get_num_threads() > 1:  # the slow ones cost minutes
-        names = [name for name in names if name in ('bilinear', 'dysample_s_plus', *NATIVE)]
-    modules = {name: build_upsampler(name, CHANNELS) for name in names}
-    if device.type == 'cpu' and can_run_native(features[0]):
-        modules |= {
-            f'{name} (torch)': build_upsampler(dict(type=name, backend='torch'), CHANNELS)
-            for name in NATIVE
-        }
-    for name, module in (modules | other_implementations(device)).items():
-        module = module.to(device, memory_format=memory_format)
-        if getattr(module, 'guided', False):
-            steps = [(module, [x, g]) for x, g in zip(features, guides, strict=True)]
-        else:
-            steps = [(module, [x]) for x in features]
-        trained = [p for p in module.parameters() if p.requires_grad]
-        yield Candidate(name, steps, trained)
-
-
-def other_implementations(device: torch.device) -> dict[str, nn.Module]:
-    """DySample as published; on a GPU, CARAFE by our kernel alone and by MMCV's module."""
-    modules: dict[str, nn.Module] = {'published dysample': PublishedDySample(CHANNELS)}
-    if device.type == 'cuda' and HAS_TRITON:
-        modules['carafe (triton)'] = build_upsampler(
-            dict(type='carafe', backend='triton'), CHANNELS
-        )
-    if device.type == 'cuda' and mmcv_has_cuda():
-        from mmcv.ops import CARAFEPack
-
-        modules['carafe (mmcv)'] = CARAFEPack(CHANNELS, SCALE)
-    return modules
-
-
-def check(device: torch.device, dtype: torch.dtype) -> None:
-    """Compare every way of sampling with float64 before any is timed.
-
-    Raises:
-        RuntimeError: If one is wrong by more than rounding.
-    """
-    x = torch.randn(2, 8, 9, 11, device=device, dtype=dtype)
-    offset = torch.randn(2, 2 * GROUPS * SCALE**2, 9, 11, device=device)
-    exact = dysample(x.double(), offset.double(), groups=GROUPS, backend='torch')
-    displacement = offset * 0.25 + initial_displacement(GROUPS, SCALE, device)
-    results = {
-        'published': published_sampling(x.float(), displacement, GROUPS, SCALE),
-        'gather': gather_sampling(x, displacement, GROUPS, SCALE),
-        'torch': dysample(x, offset, groups=GROUPS, backend='torch'),
-    }
-    if can_run_native(x):
-        results['native'] = dysample(x, offset, groups=GROUPS, backend='native')
-    if device.type == 'cuda' and can_run_triton(x):
-        results['triton'] = dysample(x, offset, groups=GROUPS, backend='triton')
-    bound = torch.finfo(dtype).eps * exact.abs().max() + 1e-5
-    for name, result in results.items():
-        error = (result.double() - exact).abs().max()
-        if not error <= bound:
-            raise RuntimeError(f'{name} in {dtype} is off by {error:.3g}, allowed {bound:.3g}')
-
-
-def copy_bandwidth(device: torch.device, elements: int) -> float:
-    """Bytes per second of a large copy on the device, read plus written: the ceiling."""
-    source = torch.randn(elements, device=device)
+def copy_bandwidth(device: torch.device) -> float:
+    """Measure bytes per second of a large copy on the device, read plus written: the ceiling."""
+    source = torch.randn(2**28 if device.type == 'cuda' else 2**25, device=device)
     target = torch.empty_like(source)
     times, _ = measure([partial(target.copy_, source)], rounds=9, device=device)
     return 2 * source.nbytes / statistics.median(times[0])
@@ -208,7 +79,7 @@ def copy_bandwidth(device: torch.device, elements: int) -> float:
 def time_candidates(
     candidates: Sequence[Candidate], rounds: int, device: torch.device
 ) -> list[dict]:
-    """Time candidates, forward and forward with backward; rows for the result file."""
+    """Time candidates, forward and forward with backward; return rows for the result file."""
     rows = []
     for direction in ('forward', 'forward_backward'):
         runs = [getattr(candidate, direction) for candidate in candidates]
@@ -230,7 +101,7 @@ def time_candidates(
 
 
 def share_of_ceiling(row: dict, shapes: Shapes, dtype: torch.dtype, ceiling: float) -> float | None:
-    """Bandwidth of reading the features and writing the results once, over that of a copy.
+    """Divide the bandwidth of reading features and writing results once by that of a copy.
 
     None with a backward pass, which reads and writes more.
     """
@@ -241,41 +112,53 @@ def share_of_ceiling(row: dict, shapes: Shapes, dtype: torch.dtype, ceiling: flo
     return least / (row['median_ms'] / 1e3) / ceiling
 
 
-def run_preset(
-    preset: dict[str, Sequence], device: torch.device, rounds: int
-) -> tuple[float, list[dict]]:
-    """Measure everything that a preset names.
+def measure_cases(
+    preset: Mapping[str, Sequence],
+    device: torch.device,
+    rounds: int,
+    ceiling: float,
+    deadline: float = math.inf,
+) -> Iterator[dict[str, Any]]:
+    """Time everything that a preset names.
 
-    Returns:
-        tuple: The ceiling in GB/s, and one row per candidate, workload, dtype, memory format,
-        number of threads and direction. ``of_ceiling`` is that of :func:`share_of_ceiling`.
+    Args:
+        preset (Mapping[str, Sequence]): Workloads of each of :data:`KINDS`, ``dtypes``, and
+            numbers of ``threads`` if there are several.
+        device (torch.device): Where to time.
+        rounds (int): Timed runs of each candidate.
+        ceiling (float): What :func:`copy_bandwidth` gives.
+        deadline (float): No case is begun after it, by ``time.monotonic``. Defaults to none.
+
+    Yields:
+        dict: One row per candidate, workload, dtype, memory format, number of threads and
+        direction. ``of_ceiling`` is that of :func:`share_of_ceiling`; None for reassemblies.
     """
-    for dtype in preset['dtypes']:
-        check(device, getattr(torch, dtype))
-    ceiling = copy_bandwidth(device, 2**28 if device.type == 'cuda' else 2**25)
-    makers = {'sampling': sampling_candidates, 'upsamplers': upsampler_candidates}
+    threads_before = torch.get_num_threads()
+    first, *_ = dtypes = preset['dtypes']
     cases = [
-        (kind, workload, dtype, layout, threads)
-        for kind in makers
-        for workload in preset[kind]
-        for dtype in preset['dtypes']
-        for layout in FORMATS
-        if not (kind == 'upsamplers' and (layout != 'nchw' or dtype != preset['dtypes'][0]))
-        for threads in preset.get('threads', (torch.get_num_threads(),))
+        (kind, *case)
+        for kind in KINDS
+        for case in product(
+            preset.get(kind, ()), dtypes, FORMATS, preset.get('threads', (threads_before,))
+        )
+        if kind != 'upsamplers' or case[1:3] == (first, 'nchw')
     ]
-    rows, threads_before = [], torch.get_num_threads()
     for kind, workload, dtype, layout, threads in progress(cases):
+        if time.monotonic() > deadline:
+            break
         torch.set_num_threads(threads)
-        arguments = WORKLOADS[workload], getattr(torch, dtype), FORMATS[layout], device
+        shapes, number = WORKLOADS[workload], getattr(torch, dtype)
         case = dict(
             kind=kind, workload=workload, dtype=dtype, memory_format=layout, threads=threads
         )
-        for row in time_candidates(list(makers[kind](*arguments)), rounds, device):
-            share = share_of_ceiling(row, *arguments[:2], ceiling)
-            rows.append({**case, **row} | (dict(of_ceiling=share) if share is not None else {}))
+        candidates = list(KINDS[kind](shapes, number, FORMATS[layout], device))
+        for row in time_candidates(candidates, rounds, device):
+            share = None
+            if kind != 'reassembly':
+                share = share_of_ceiling(row, shapes, number, ceiling)
+            yield {**case, **row, 'of_ceiling': share}
         torch.compiler.reset()
     torch.set_num_threads(threads_before)
-    return ceiling / 1e9, rows
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -286,21 +169,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--rounds', type=int, default=50 if cuda else 7, help='runs of each')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', type=Path, help='JSON to write, and its tables as .md beside it')
-    parser.add_argument('--plot', type=Path, help='figure to write: accuracy against latency')
+    parser.add_argument('--plot', type=Path, help='plot to write: accuracy against latency')
     options = parser.parse_args(arguments)
     torch.manual_seed(options.seed)
+    preset = PRESETS[options.preset]
     device = torch.device('cuda' if options.preset == 'gpu' else 'cpu')
-    ceiling, rows = run_preset(PRESETS[options.preset], device, options.rounds)
+    for dtype in preset['dtypes']:
+        check(device, getattr(torch, dtype))
+    ceiling = copy_bandwidth(device)
     result = dict(
         **provenance(),
         device=device_name(device),
         seed=options.seed,
         rounds=options.rounds,
-        ceiling_gb_per_s=ceiling,
-        rows=rows,
+        ceiling_gb_per_s=ceiling / 1e9,
+        rows=list(measure_cases(preset, device, options.rounds, ceiling)),
         memory=[
             row
-            for workload in PRESETS[options.preset].get('memory', ())
+            for workload in preset.get('memory', ())
             for row in peak_of_training_steps(WORKLOADS[workload], workload)
         ],
     )
@@ -311,11 +197,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         save(result, to_markdown(result), options.out)
     if options.plot:
         plot(result, options.plot)
-
-
-def _features(
-    shapes: Shapes, dtype: torch.dtype, memory_format: torch.memory_format, device: torch.device
-) -> Iterator[Tensor]:
-    for n, h, w in shapes:
-        x = torch.randn(n, CHANNELS, h, w, device=device, dtype=dtype)
-        yield x.to(memory_format=memory_format).requires_grad_()

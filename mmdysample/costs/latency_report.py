@@ -1,4 +1,4 @@
-"""Tables and the paper's first figure from measured latencies."""
+"""Tables of measured latencies, and the paper's Figure 1 from them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdysample.costs.compare import SEGFORMER
+from mmdysample.engine.provenance import origin
 from mmdysample.reproduce.tables import load_published
 from mmdysample.upsamplers import build_upsampler
 
@@ -15,20 +16,27 @@ CASE = ('kind', 'workload', 'dtype', 'memory_format', 'threads')
 
 
 def to_markdown(result: dict[str, Any]) -> str:
-    """One table per workload, dtype and memory format, ratios first."""
-    versions = ', '.join(result['versions'].values())
-    lines = [
-        f'`{result["command"]}` on {result["device"]}, {versions}, '
-        f'revision {result["revision"]}. Median of {result["rounds"]} interleaved runs; '
-        f'a large copy moves {result["ceiling_gb_per_s"]:.1f} GB/s.',
-    ]
-    for case, rows in groupby(result['rows'], key=lambda row: [row[key] for key in CASE]):
-        *names, threads = case
-        count = f'{threads} thread' + 's' * (threads > 1)
-        lines += ['', f'### {", ".join([*names, count])}', '', *_table(list(rows))]
+    """Render one table per workload, dtype and memory format, ratios first."""
+    lines = [f'{origin(result)}. {ceiling(result)}', *tables(result['rows'])]
     if result['memory']:
         lines += ['', '### peak memory of a training step on the CPU', '', *_memory(result)]
     return '\n'.join(lines)
+
+
+def ceiling(result: dict[str, Any]) -> str:
+    """Say how often each candidate ran, and what bandwidth a copy reaches."""
+    return (
+        f'Median of {result["rounds"]} interleaved runs; a large copy moves '
+        f'{result["ceiling_gb_per_s"]:.1f} GB/s.'
+    )
+
+
+def tables(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Render each case that :func:`mmdysample.costs.latency.measure_cases` timed."""
+    for case, of_case in groupby(rows, key=lambda row: [row[key] for key in CASE]):
+        *names, threads = case
+        count = f'{threads} thread' + 's' * (threads > 1)
+        yield from ('', f'### {", ".join([*names, count])}', '', *_table(list(of_case)))
 
 
 def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -39,17 +47,21 @@ def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |'
     both = {(row['candidate'], row['direction']): row for row in rows}
     names = list(dict.fromkeys(row['candidate'] for row in rows))
-    (published,) = (name for name in names if name.startswith('published'))
+    published = next((name for name in names if name.startswith('published')), None)
+
+    def times(name: str, direction: str) -> str:
+        row, peer = both[name, direction], both.get((published, direction))
+        ratio = '' if peer is None else f'{row["median_ms"] / peer["median_ms"]:.2f}'
+        low, high = row['quartiles_ms']
+        with_range = f'{row["median_ms"]:.3g} ({low:.3g} to {high:.3g})'
+        return f'{row["to_bilinear"]:.2f} | {ratio} | {with_range}'
+
     for name in names:
-        forward, backward = both[name, 'forward'], both[name, 'forward_backward']
-        peak = backward['peak_mib']
+        share = both[name, 'forward']['of_ceiling']
+        peak = both[name, 'forward_backward']['peak_mib']
         yield (
-            f'| {name} | {forward["to_bilinear"]:.2f} '
-            f'| {forward["median_ms"] / both[published, "forward"]["median_ms"]:.2f} '
-            f'| {_with_range(forward)} | {forward["of_ceiling"]:.0%} '
-            f'| {backward["to_bilinear"]:.2f} '
-            f'| {backward["median_ms"] / both[published, "forward_backward"]["median_ms"]:.2f} '
-            f'| {_with_range(backward)} | {"" if peak is None else f"{peak:.0f}"} |'
+            f'| {name} | {times(name, "forward")} | {"" if share is None else f"{share:.0%}"} '
+            f'| {times(name, "forward_backward")} | {"" if peak is None else f"{peak:.0f}"} |'
         )
 
 
@@ -67,11 +79,6 @@ def _memory(result: dict[str, Any]) -> Iterator[str]:
             f'| {row["peak_mib"]:.1f} | {row["tensors_mib"]:.1f} '
             f'| {row["peak_mib"] / row["tensors_mib"]:.2f} |'
         )
-
-
-def _with_range(row: dict[str, Any]) -> str:
-    low, high = row['quartiles_ms']
-    return f'{row["median_ms"]:.3g} ({low:.3g} to {high:.3g})'
 
 
 def plot(result: dict[str, Any], path: Path) -> None:

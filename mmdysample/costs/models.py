@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmdysample.engine.macs import macs_counted
 from mmdysample.upsamplers import Upsampler
 
 PROPOSALS = 1000
@@ -32,6 +33,7 @@ class Network:
     size: tuple[int, int]  # height and width of the image that is counted
     table: str  # among the published ones
     baseline: str  # the upsampler of the stock network
+    options: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # of `type`, by upsampler
 
 
 _SEGMENTOR = dict(package='mmseg', part='decode_head', size=(512, 512), baseline='bilinear')
@@ -42,6 +44,7 @@ NETWORKS = (
         config='segformer/segformer_mit-b1_8xb2-160k_ade20k-512x512.py',
         type='UpsampleSegformerHead',
         table='semantic_segmentation_segformer_b1_ade20k',
+        options=dict(freqfusion=dict(stepwise=True)),
         **_SEGMENTOR,
     ),
     Network(
@@ -88,7 +91,7 @@ class NetworkCost:
 
 
 def available_networks() -> list[Network]:
-    """The networks whose package is installed."""
+    """List the networks whose package is installed."""
     if any(find_spec(package) is None for package in ('mmcv', 'mmengine')):
         return []
     return [network for network in NETWORKS if find_spec(network.package) is not None]
@@ -105,12 +108,13 @@ def build_network(network: Network, upsampler: str) -> nn.Module:
         nn.Module: The whole detector or segmentor, in evaluation mode.
     """
     from mmengine.hub import get_config
-    from mmengine.registry import MODELS, DefaultScope
 
-    model = get_config(f'{network.package}::{network.config}').model
-    model[network.part].update(type=network.type, upsample_cfg=dict(type=upsampler))
-    with DefaultScope.overwrite_default_scope(network.package):
-        return MODELS.build(model).eval()
+    from mmdysample.engine.build import build_model
+
+    cfg = get_config(f'{network.package}::{network.config}')
+    options = network.options.get(upsampler, {})
+    cfg.model[network.part].update(type=network.type, upsample_cfg=dict(type=upsampler), **options)
+    return build_model(cfg)
 
 
 def count_parameters(modules: Sequence[nn.Module], weights_only: bool = False) -> int:
@@ -137,11 +141,10 @@ def count_network(network: Network, upsampler: str) -> NetworkCost:
     """
     model = build_network(network, upsampler)
     upsamplers = _upsamplers(model, network)
-    calls = _stand_in(upsamplers)
     counter = FlopCounterMode(
         display=False, custom_mapping={torch.ops.aten.upsample_bilinear2d: _bilinear_flops}
     )
-    with counter, torch.no_grad():
+    with macs_counted(upsamplers, compute=False) as calls, counter, torch.no_grad():
         _Forward(model.to('meta'))(torch.empty(1, 3, *network.size, device='meta'))
     return NetworkCost(
         upsampler=upsampler,
@@ -155,17 +158,17 @@ def count_network(network: Network, upsampler: str) -> NetworkCost:
 
 
 def count_with_fvcore(network: Network) -> int:
-    """Multiply-accumulates of a network without its upsamplers, by fvcore: a second opinion.
+    """Count a network without its upsamplers by fvcore, in multiply-accumulates: a second opinion.
 
     It runs the network on the CPU and counts the operators in :data:`FVCORE_OPS`.
     """
     from fvcore.nn import FlopCountAnalysis
 
     model = build_network(network, network.baseline)
-    _stand_in(_upsamplers(model, network))
     analysis = FlopCountAnalysis(_Forward(model), torch.zeros(1, 3, *network.size))
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    counts = analysis.by_operator()
+    with macs_counted(_upsamplers(model, network), compute=False):
+        counts = analysis.by_operator()
     return int(sum(counts[operator] for operator in FVCORE_OPS))
 
 
@@ -196,23 +199,6 @@ def _upsamplers(model: nn.Module, network: Network) -> list[Upsampler]:
     return list(getattr(model, network.part).upsample_modules)
 
 
-def _stand_in(upsamplers: Sequence[Upsampler]) -> list[int]:
-    """Let upsamplers count their calls into the returned list instead of computing."""
-    calls: list[int] = []
-
-    def stand_in(upsampler: Upsampler) -> Any:
-        def forward(x: Tensor, guide: Tensor | None = None, size: Any = None) -> Tensor:
-            height, width = x.shape[-2:]
-            calls.append(upsampler.macs(int(height), int(width)))
-            return x.new_zeros((*x.shape[:2], *upsampler.output_size(x, size)))
-
-        return forward
-
-    for upsampler in upsamplers:
-        upsampler.forward = stand_in(upsampler)
-    return calls
-
-
 def _stand_in_pooling(roi_head: nn.Module) -> None:
     """Replace RoIAlign, which cannot run without data. Its taps are in no published count."""
     for name in ('bbox_roi_extractor', 'mask_roi_extractor'):
@@ -227,5 +213,5 @@ def _stand_in_pooling(roi_head: nn.Module) -> None:
 
 
 def _bilinear_flops(*args: Any, out_shape: Sequence[int], **kwargs: Any) -> int:
-    """Four taps, each one product and one sum, for every value of the result."""
+    """Count four taps, each one product and one sum, for every value of the result."""
     return 2 * 4 * torch.Size(out_shape).numel()

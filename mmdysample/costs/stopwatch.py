@@ -69,7 +69,7 @@ def _time(run: Callable[[], Any], device: torch.device) -> float:
 
 
 def peak_memory(run: Callable[[], Any], device: torch.device) -> float | None:
-    """Megabytes that a run needs beside its arguments at its worst; None on the CPU."""
+    """Measure the MiB that a run needs beside its arguments at its worst; None on the CPU."""
     if device.type != 'cuda':
         return None
     torch.cuda.synchronize()
@@ -81,7 +81,7 @@ def peak_memory(run: Callable[[], Any], device: torch.device) -> float | None:
 
 
 def median_and_quartiles(seconds: Sequence[float]) -> dict[str, Any]:
-    """Median and quartiles in milliseconds, as result files have them."""
+    """Give median and quartiles in milliseconds, as result files have them."""
     milliseconds = 1e3 * torch.tensor(seconds, dtype=torch.float64)
     quartiles = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
     low, median, high = milliseconds.quantile(quartiles).tolist()

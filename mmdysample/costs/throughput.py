@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmdysample.costs.cpu_memory import FORMATS
+from mmdysample.costs.candidates import FORMATS
 from mmdysample.costs.models import Network, available_networks, build_network
 from mmdysample.costs.options import add_upsamplers, check_upsamplers
 from mmdysample.costs.stopwatch import measure, median_and_quartiles, peak_memory, progress
-from mmdysample.engine.provenance import device_name, provenance, save
+from mmdysample.engine.provenance import device_name, origin, provenance, save
 
 MODELS = ('Faster-R-CNN-R50', 'SegFormer-B1')
 UPSAMPLERS = ('dysample', 'dysample_s_plus')
@@ -38,7 +38,7 @@ def build_models(
 def random_batch(
     network: Network, batch: int, size: tuple[int, int], device: torch.device
 ) -> dict[str, Any]:
-    """Normalised random images, each with random labels: arguments of the model."""
+    """Draw normalised images, each with random labels: arguments of the model."""
     inputs = torch.randn(batch, 3, *size, device=device)
     return dict(inputs=inputs, data_samples=[_sample(network, size, device) for _ in range(batch)])
 
@@ -50,7 +50,7 @@ def infer(model: nn.Module, data: dict[str, Any]) -> None:
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, data: dict[str, Any]) -> None:
-    """One training step: losses, gradients, new weights."""
+    """Do one training step: losses, gradients, new weights."""
     loss, _ = model.parse_losses(model(**data, mode='loss'))
     loss.backward()
     optimizer.step()
@@ -116,12 +116,11 @@ def time_network(
 
 
 def to_markdown(result: dict[str, Any]) -> str:
-    """One table, ratios first."""
-    versions = ', '.join(result['versions'].values())
+    """Render one table, ratios first."""
     lines = [
-        f'`{result["command"]}` on {result["device"]}, {result["threads"]} threads, {versions}, '
-        f'revision {result["revision"]}. Median of {result["rounds"]} interleaved runs; random '
-        'images and weights, the same for every upsampler. Speed is relative to the stock model.',
+        f'{origin(result)}, {result["threads"]} threads. Median of {result["rounds"]} interleaved '
+        'runs; random images and weights, the same for every upsampler. Speed is relative to the '
+        'stock model.',
         '',
         '| model | image | batch | upsampler | speed | images/s | ms (quartiles) | peak, MiB |',
         '| --- | --- | ---: | --- | ---: | ---: | ---: | ---: |',
@@ -188,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _sample(network: Network, size: tuple[int, int], device: torch.device) -> Any:
-    """Labels of one random image, as the model's framework wants them."""
+    """Draw labels of one image, as the model's framework wants them."""
     from mmengine.structures import PixelData
 
     shapes = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')

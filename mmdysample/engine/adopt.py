@@ -26,8 +26,8 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmdysample.engine.checkpoint import load_from_local, save_whole, weights_of
-from mmdysample.engine.errors import RefusedCheckpointError, UsageError
+from mmdysample.engine.checkpoint import load_from_local, load_weights, save_whole, weights_of
+from mmdysample.engine.errors import UsageError
 from mmdysample.engine.files import write_whole
 from mmdysample.engine.launch import read_config, run_tool
 from mmdysample.upsamplers import DySample, build_upsampler, upsampler_names
@@ -115,7 +115,7 @@ def adopt(
 
 
 def _parts(model_cfg: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
-    """Parts of a model that upsample by interpolation and can take another upsampler."""
+    """Find the parts of a model that interpolate and can take another upsampler."""
     for path, node in _nodes_by_path(model_cfg):
         kind = node.get('type')
         cls = _class_of(kind) if isinstance(kind, str) else kind
@@ -133,7 +133,7 @@ def _parts(model_cfg: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
 
 
 def _class_of(kind: str) -> type | None:
-    """What a type names in the default scope."""
+    """Find the class that a type names in the default scope."""
     with MODELS.switch_scope_and_registry(None) as registry:
         entry = registry.get(kind)
     if inspect.isfunction(entry):  # ours are imported when they are built
@@ -142,7 +142,7 @@ def _class_of(kind: str) -> type | None:
 
 
 def _counterpart(kind: str) -> str:
-    """Our class of a framework's: ``mmdet.FPN`` to ``mmdet.UpsampleFPN``."""
+    """Name our class of a framework's: ``mmdet.FPN`` to ``mmdet.UpsampleFPN``."""
     scope, _, name = kind.rpartition('.')
     return f'{scope}.Upsample{name}' if scope else f'Upsample{name}'
 
@@ -199,7 +199,7 @@ class _Record:
     output: Any
 
     def difference(self, part: nn.Module) -> float:
-        """Greatest difference of the part's outputs from those recorded, in their deviations."""
+        """Compare outputs with those recorded: the greatest difference in standard deviations."""
         with torch.no_grad():
             output = part(*self.args, **self.kwargs)
         pairs = zip(_tensors(output), _tensors(self.output), strict=True)
@@ -255,19 +255,7 @@ def _load(
 ) -> nn.Module:
     """Build a model in evaluation mode, with weights that must be all of it."""
     model = MODELS.build(deepcopy(model_cfg)).eval()
-    try:
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # weights of other shapes
-        raise RefusedCheckpointError(
-            f"the checkpoint is not of this config's model: {str(error).splitlines()[-1].strip()}"
-        ) from error
-    if upsamplers_are_new:
-        missing = [name for name in missing if 'upsample' not in name]
-    if missing or unexpected:
-        raise RefusedCheckpointError(
-            f"the checkpoint is not of this config's model: {len(missing)} names are missing "
-            f'{missing[:3]}, {len(unexpected)} are unknown {unexpected[:3]}'
-        )
+    load_weights(model, state, may_lack=lambda name: upsamplers_are_new and 'upsample' in name)
     return model
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -115,7 +115,7 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
 
 def weights_of(checkpoint: Any) -> Any:
-    """The weights by name: under ``state_dict``, or the checkpoint itself."""
+    """Find the weights by name: under ``state_dict``, or the checkpoint itself."""
     return checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
 
 
@@ -124,6 +124,39 @@ def save_whole(checkpoint: Mapping, path: str | Path) -> None:
     buffer = io.BytesIO()
     torch.save(dict(checkpoint), buffer)
     write_whole(path, buffer.getvalue())
+
+
+def load_weights(
+    model: nn.Module,
+    weights: Mapping[str, Any],
+    name: str = 'the checkpoint',
+    may_lack: Callable[[str], bool] = lambda _: False,
+) -> None:
+    """Load weights into a model, all of them, whether they are of parallel training or not.
+
+    Args:
+        model (nn.Module): The model.
+        weights (Mapping[str, Tensor]): Weights by name.
+        name (str): What to call them in a message. Defaults to ``'the checkpoint'``.
+        may_lack (Callable): Takes the name of a weight of the model, and tells whether the
+            checkpoint may lack it. Defaults to none.
+
+    Raises:
+        RefusedCheckpointError: If weights are missing, left over or of another shape.
+    """
+    problem = f'{name} does not fit the config'
+    try:
+        missing, unknown = model.load_state_dict(
+            {_bare(key): value for key, value in weights.items()}, strict=False
+        )
+    except RuntimeError as error:
+        reason = ' '.join(line.strip() for line in str(error).splitlines()[1:])
+        raise RefusedCheckpointError(f'{problem}: {reason[:500]}') from error
+    missing = [key for key in missing if not may_lack(key)]
+    if missing or unknown:
+        lists = {'missing': missing, 'left over': unknown}
+        reasons = [f'{title}: {_shortened(names)}' for title, names in lists.items() if names]
+        raise RefusedCheckpointError(f'{problem}: {"; ".join(reasons)}')
 
 
 def check_weights(model: nn.Module, checkpoint: Mapping, name: str) -> None:
@@ -213,8 +246,13 @@ def require_safe_loading() -> None:
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
 
 
+def _shortened(names: Sequence[str], most: int = 8) -> str:
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(names[:most]) + more
+
+
 def _bare(name: str) -> str:
-    """A parameter's name without what wrappers of the model put before it."""
+    """Take away what wrappers of the model put before a parameter's name."""
     return name.removeprefix('module.')
 
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import Tensor, nn
 
-from mmdysample.engine.checkpoint import load_from_local, save_whole, weights_of
+from mmdysample.engine.build import build_model, dataset_meta
+from mmdysample.engine.checkpoint import load_from_local, load_weights, save_whole, weights_of
 from mmdysample.engine.errors import RefusedCheckpointError, UsageError
 from mmdysample.engine.launch import mistakes_explained, read_config, run_tool
 from mmdysample.version import __version__
@@ -54,7 +54,7 @@ class Conversion:
     added: list[str] = field(default_factory=list)
 
     def report(self) -> str:
-        """One line for each change."""
+        """Write one line for each change."""
         lines = [f'{len(self.state_dict)} tensors written']
         lines += [f'renamed  {old} -> {new}' for old, new in self.renamed.items()]
         lines += [f'dropped  {name}: {reason}' for name, reason in self.dropped.items()]
@@ -102,17 +102,7 @@ def convert_state_dict(
         kept[key] = source[old]
 
     before = set(model.state_dict())
-    try:
-        missing, unexpected = model.load_state_dict(kept, strict=False)
-    except RuntimeError as error:
-        raise RefusedCheckpointError(f'the checkpoint does not fit the config: {error}') from error
-    lost = [key for key in missing if not key.endswith(_CONSTANTS)]
-    if lost or unexpected:
-        raise RefusedCheckpointError(
-            'the checkpoint does not fit the config:'
-            + _listed('missing', lost)
-            + _listed('left over', unexpected)
-        )
+    load_weights(model, kept, may_lack=lambda key: key.endswith(_CONSTANTS))
     conversion.state_dict = dict(model.state_dict())
     conversion.filled = [key for key in conversion.state_dict if key not in kept]
     conversion.added = sorted(set(conversion.state_dict) - before)
@@ -144,11 +134,10 @@ def convert_checkpoint(
     state = weights_of(checkpoint)
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise RefusedCheckpointError('the file holds no state_dict of tensors')
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
-        with mistakes_explained():
-            model = MODELS.build(cfg.model)
-        conversion = convert_state_dict(state, model, unused)
-        meta = _metadata(checkpoint.get('meta') or {}, cfg)
+    with mistakes_explained():
+        model = build_model(cfg)
+    conversion = convert_state_dict(state, model, unused)
+    meta = _metadata(checkpoint.get('meta') or {}, cfg)
     digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
     meta['converted_from'] = dict(name=Path(source).name, sha256=digest)
     save_whole(dict(meta=meta, state_dict=conversion.state_dict), target)
@@ -183,27 +172,13 @@ def _renumbered(
 
 
 def _metadata(meta: Mapping[str, Any], cfg: Config) -> dict[str, Any]:
-    """The metadata of MMDetection 3.x: classes and colours, versions, and the config."""
-    known = {key.lower(): value for key, value in (meta.get('dataset_meta') or {}).items()}
-    for old in ('CLASSES', 'PALETTE'):
-        if meta.get(old):
-            known.setdefault(old.lower(), meta[old])
-    if 'classes' not in known:
-        # Neither reads nor renders data.
-        dataset = {**cfg.test_dataloader.dataset, 'lazy_init': True, 'pipeline': []}
-        dataset.pop('scenes', None)
-        known = {**DATASETS.build(dataset).metainfo, **known}
+    """Make the metadata of MMDetection 3.x: classes and colours, versions, and the config."""
+    old = {key: meta[key] for key in ('CLASSES', 'PALETTE') if meta.get(key)}
+    known = dataset_meta(cfg, {**old, **(meta.get('dataset_meta') or {})})
     trained = {key: meta[key] for key in ('epoch', 'iter', 'mmdet_version') if key in meta}
     return dict(
         dataset_meta=known, cfg=cfg.pretty_text, mmdysample_version=__version__, trained=trained
     )
-
-
-def _listed(title: str, names: Sequence[str], most: int = 8) -> str:
-    if not names:
-        return ''
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return f'\n  {title}: {", ".join(names[:most])}{more}'
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

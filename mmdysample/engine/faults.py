@@ -68,7 +68,7 @@ def faults_explained(runner: Runner, training: bool = False) -> Iterator[None]:
 
 
 def _own_words(error: UsageError) -> str:
-    """The message without the traceback that a DataLoader puts around it."""
+    """Take away the traceback that a DataLoader puts around a message."""
     return str(error).rpartition(f'{type(error).__name__}: ')[2].strip()
 
 

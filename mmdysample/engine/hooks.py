@@ -16,7 +16,8 @@ from mmengine.runner import Runner
 
 from mmdysample.engine.checkpoint import check_weights
 from mmdysample.engine.errors import DivergedError
-from mmdysample.engine.files import WholeFileBackend, remove_leftovers
+from mmdysample.engine.file_backend import WholeFileBackend
+from mmdysample.engine.files import remove_leftovers
 
 
 class LateRemovalHook(Hook):

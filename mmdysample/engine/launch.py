@@ -18,7 +18,8 @@ from mmengine.runner import Runner
 
 from mmdysample.engine.checkpoint import require_safe_loading
 from mmdysample.engine.errors import UsageError
-from mmdysample.engine.files import check_writable, use_whole_files
+from mmdysample.engine.file_backend import use_whole_files
+from mmdysample.engine.files import check_writable
 from mmdysample.engine.hooks import guard_runner
 from mmdysample.engine.processes import join_processes_on_cpu
 
@@ -153,7 +154,7 @@ def mistakes_explained(problem: str = 'the config cannot be built') -> Iterator[
 
 
 def _reason(error: Exception) -> str:
-    """Kind and message of an error, in one line."""
+    """Write kind and message of an error in one line."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     return f'{type(error).__name__}: {" ".join(str(text).split())}'
 

@@ -109,7 +109,7 @@ def write_mobilenet_v2(source: Path, target: Path) -> None:
 
 
 def _backbone_names(package: str) -> Iterator[tuple[str, str]]:
-    """Pairs of a name in torchvision and the same weight's name in a framework's backbone."""
+    """Pair torchvision's name of each weight with the name in a framework's backbone."""
     yield from _unit('features.0.0', 'features.0.1', f'{package}.conv1')
     index = 1
     for layer, blocks in enumerate(_BLOCKS, start=1):
@@ -126,14 +126,14 @@ def _backbone_names(package: str) -> Iterator[tuple[str, str]]:
 
 
 def _convolutions(package: str, expands: bool) -> list[str]:
-    """The convolutions of a block, as the framework calls them."""
+    """Name the convolutions of a block as the framework does."""
     if package == 'mmseg':
         return [f'conv.{position}' for position in range(2 + expands)]
     return ['expand_conv'] * expands + ['depthwise_conv', 'linear_conv']
 
 
 def _unit(conv: str, norm: str, new: str) -> Iterator[tuple[str, str]]:
-    """A convolution and its batch norm."""
+    """Pair the names of a convolution and its batch norm."""
     yield f'{conv}.weight', f'{new}.conv.weight'
     for name in ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked'):
         yield f'{norm}.{name}', f'{new}.bn.{name}'

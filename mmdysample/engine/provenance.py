@@ -11,6 +11,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -53,6 +54,12 @@ def provenance() -> dict[str, Any]:
     )
 
 
+def origin(result: Mapping[str, Any]) -> str:
+    """Say in a line where the numbers of a result file come from."""
+    versions = ', '.join(result['versions'].values())
+    return f'`{result["command"]}` on {result["device"]}, {versions}, revision {result["revision"]}'
+
+
 def now() -> str:
     """Tell the time in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec='seconds')
@@ -60,9 +67,9 @@ def now() -> str:
 
 def save(result: dict[str, Any], tables: str, path: Path) -> None:
     """Write a result as JSON to ``path``, and its tables as Markdown beside it."""
-    from mmdysample.engine.files import write_whole
+    from mmdysample.engine.files import write_json, write_whole
 
-    write_whole(path, f'{json.dumps(result, indent=1)}\n'.encode())  # an error may be infinite
+    write_json(path, result, finite=False)  # an error may be infinite
     write_whole(path.with_suffix('.md'), f'{tables}\n'.encode())
 
 
@@ -126,7 +133,7 @@ def note_training(work_dir: str) -> None:
 
 
 def device_name(device: torch.device | None = None) -> str:
-    """The model of a GPU, or number and model of the CPU's cores.
+    """Name the model of a GPU, or number and model of the CPU's cores.
 
     Args:
         device (torch.device, optional): Defaults to None, the GPU where there is one.

@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
+from mmdysample.engine.build import inner_dataset
 from mmdysample.engine.data_check import check_data_paths
 from mmdysample.engine.errors import UsageError
 from mmdysample.engine.faults import faults_explained
@@ -88,9 +89,7 @@ def _enable_drawing(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def _enable_tta(cfg: Config) -> None:
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = inner_dataset(cfg)
     if cfg.get('default_scope') == 'mmdet':
         cfg.setdefault('tta_model', _flip_tta_model())
         cfg.setdefault('tta_pipeline', _flip_tta_pipeline(dataset.pipeline))

@@ -43,9 +43,14 @@ class Difference:
     worst: dict[str, float]
 
     @property
+    def shape(self) -> str:
+        """The input at which the difference is largest."""
+        return max(self.worst, key=self.worst.get)
+
+    @property
     def largest(self) -> float:
         """The largest over all inputs."""
-        return max(self.worst.values())
+        return self.worst[self.shape]
 
 
 def unseen_inputs(
@@ -108,7 +113,7 @@ def compare(part: Part, graph: Graph, inputs: Sequence[Tensor]) -> list[Differen
 
 
 def relative_difference(got: np.ndarray, wanted: np.ndarray) -> float:
-    """Largest difference over the largest wanted value; infinite where shapes differ."""
+    """Divide the largest difference by the largest wanted value; infinite where shapes differ."""
     if got.shape != wanted.shape or not np.isfinite(got).all():
         return math.inf
     largest = float(np.abs(wanted).max(initial=0))
@@ -123,11 +128,10 @@ def require_equal(differences: Sequence[Difference], tolerance: float) -> None:
     """
     worst = max(differences, key=lambda difference: difference.largest)
     if not worst.largest <= tolerance:
-        shape = max(worst.worst, key=worst.worst.get)
         raise DifferingOutputsError(
             f'the exported {worst.part} does not compute what PyTorch does: {worst.output} differs '
-            f'by {worst.largest:.1e} of its largest value on an input of {shape}, allowed are '
-            f'{tolerance:.0e}; no file was left behind'
+            f'by {worst.largest:.1e} of its largest value on an input of {worst.shape}, allowed '
+            f'are {tolerance:.0e}; no file was left behind'
         )
 
 

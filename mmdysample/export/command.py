@@ -11,12 +11,12 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, DefaultScope
-from mmengine.runner import load_checkpoint
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from mmdysample.engine.checkpoint import require_safe_loading
-from mmdysample.engine.files import write_whole
+from mmdysample.engine.build import build_model, dataset_meta, inner_dataset
+from mmdysample.engine.checkpoint import load_weights, require_safe_loading, weights_of
+from mmdysample.engine.files import write_json
 from mmdysample.engine.launch import (
     add_cfg_options,
     check_checkpoint_exists,
@@ -109,7 +109,7 @@ def export(args: argparse.Namespace) -> None:
         metrics = dict(pytorch=evaluate(model, cfg), runtime=evaluate(load_exported(out), cfg))
         description = Path(out, DESCRIPTION)
         about = json.loads(description.read_text()) | dict(evaluation=metrics)
-        write_whole(description, (json.dumps(about, indent=1) + '\n').encode())
+        write_json(description, about, finite=False)
         for name, value in metrics['pytorch'].items():
             sys.stdout.write(f'{name}: {value:.4f}, {metrics["runtime"][name]:.4f} exported\n')
 
@@ -125,52 +125,29 @@ def load_model(cfg: Config, checkpoint: str) -> nn.Module:
         nn.Module: In evaluation mode, with ``cfg`` and ``dataset_meta``.
 
     Raises:
-        RefusedCheckpointError: If the checkpoint is damaged or unsafe.
-        ExportError: If it does not fit the config.
+        RefusedCheckpointError: If the checkpoint is damaged or unsafe, or does not fit the config.
     """
     require_safe_loading()
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
-        model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
-    try:
-        loaded = load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise ExportError(
-            f'checkpoint {checkpoint} does not fit the config: {" ".join(lines[1:])[:300]}'
-        ) from error
+    model = revert_sync_batchnorm(build_model(cfg))
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    load_weights(model, weights_of(loaded), f'checkpoint {checkpoint}')
     model.cfg = cfg
-    model.dataset_meta = _dataset_meta(cfg, loaded.get('meta', {}))
+    model.dataset_meta = dataset_meta(cfg, loaded.get('meta', {}).get('dataset_meta') or {})
     return model
 
 
 def test_size(cfg: Config) -> tuple[int, int]:
-    """Height and width of test images, up to multiples of 32.
+    """Find height and width of test images, up to multiples of 32.
 
     Raises:
         ExportError: If the test pipeline does not say.
     """
-    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    for step in dataset.get('pipeline', []):
+    for step in inner_dataset(cfg).get('pipeline', []):
         scale = step.get('scale') if step.get('type') == 'Resize' else None
         if isinstance(scale, Sequence) and len(scale) == 2:
             width, height = scale
             return -(-height // 32) * 32, -(-width // 32) * 32
     raise ExportError('the test pipeline of the config names no size: give --size HEIGHT WIDTH')
-
-
-def _dataset_meta(cfg: Config, meta: dict) -> dict:
-    """Classes and palette: what the training noted, else what the config's data set says."""
-    found = meta.get('dataset_meta')
-    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
-    while not found and 'dataset' in dataset:
-        dataset = dataset['dataset']
-    if not found:
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
-            kind = DATASETS.get(dataset.get('type', ''))
-        found = {**getattr(kind, 'METAINFO', {}), **dataset.get('metainfo', {})}
-    return json.loads(json.dumps({key.lower(): value for key, value in found.items()}))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from mmdysample.engine.provenance import provenance
@@ -48,9 +45,6 @@ from mmdysample.export.runtimes import (
 OPSETS = range(16, 24)
 """Versions of ONNX's operators: from the one that brought GridSample to PyTorch's newest."""
 
-_NOTED = ('to', 'size', 'dynamic', 'sampling', 'opset', 'precision')
-"""Options that ``model.json`` repeats."""
-
 
 @dataclass
 class Export:
@@ -70,11 +64,11 @@ class Export:
     tolerance: float
 
     def table(self) -> str:
-        """What the command prints: a line for each output, then one for each graph."""
+        """Write a line for each output, then one for each graph."""
         rows = [('graph', 'output', 'worst difference', 'at input')]
         for difference in self.differences:
-            shape = max(difference.worst, key=difference.worst.get)
-            rows.append((difference.part, difference.output, f'{difference.largest:.1e}', shape))
+            largest = f'{difference.largest:.1e}'
+            rows.append((difference.part, difference.output, largest, difference.shape))
         lines = _align(rows)
         rows = [('graph', 'PyTorch', 'runtime', 'ratio')]
         for part, times in self.latencies.items():
@@ -129,105 +123,107 @@ def export_model(
         MissingRuntimeError: If a package is not installed.
         DifferingOutputsError: If a graph computes something else than PyTorch.
     """
-    options = _Options(to, tuple(size), dynamic, sampling, opset, half, calibration)
+    precision = 'int8' if calibration else 'float16' if half else 'float32'
+    options = _Options(to, tuple(size), dynamic, sampling, opset, precision)
     folder = Path(folder)
-    _check(options, folder)
-    tolerance = TOLERANCES[options.precision] if tolerance is None else tolerance
+    if half and calibration:
+        raise ExportError('half and int8 exclude each other')
+    if calibration and not Path(calibration).is_dir():
+        raise ExportError(f'calibration folder {calibration} does not exist')
+    if folder.exists() and not (folder / DESCRIPTION).is_file():
+        raise ExportError(f'{folder} exists and is no earlier export, so it is not replaced')
+    _check(options)
+    tolerance = TOLERANCES[precision] if tolerance is None else tolerance
     model = model.eval().cpu()
     parts = split_model(model)
     export = Export(folder, [], {}, tolerance)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix='.export-', dir=folder.parent) as draft:
+    with tempfile.TemporaryDirectory(
+        prefix='.export-', dir=folder.parent, ignore_cleanup_errors=True
+    ) as space:
+        draft = Path(space, 'new')
+        draft.mkdir()
         images = calibration_images(model, calibration, size) if calibration else []
         for part in parts:
             name_outputs(part, options.size)
-            path = Path(draft, part.name + SUFFIXES[to])
+            path = draft / (part.name + SUFFIXES[to])
             with export_form(model, sampling, dynamic):
                 _write(part, path, options, images)
-            graph = open_graph(path, part.outputs, torch.get_num_threads())
+            graph = open_graph(path, part.outputs)
             inputs = unseen_inputs(part, dynamic, options.size, images)
             export.differences += compare(part, graph, inputs)
             require_equal(export.differences, tolerance)
             export.latencies[part.name] = latency(part, graph, inputs[1], rounds)
             del graph
         text = json.dumps(_describe(model, parts, export, options), indent=1)
-        Path(draft, DESCRIPTION).write_text(text + '\n')
+        (draft / DESCRIPTION).write_text(text + '\n')
         if to == 'onnx':
-            _embed(parts, Path(draft), text)
-        _replace(Path(draft), folder)
+            _embed(parts, draft, text)
+        if folder.exists():
+            folder.rename(Path(space, 'old'))
+        draft.rename(folder)
     return export
 
 
 @dataclass(frozen=True)
 class _Options:
-    """Arguments of :func:`export_model`."""
+    """How a model is exported; ``model.json`` says so too."""
 
     to: str
     size: tuple[int, int]
     dynamic: bool
     sampling: str
     opset: int
-    half: bool
-    calibration: str | Path | None
-
-    @property
-    def precision(self) -> str:
-        return 'int8' if self.calibration else 'float16' if self.half else 'float32'
+    precision: str
 
 
-def _check(options: _Options, folder: Path) -> None:
-    """Raise what :func:`export_model` says about its arguments."""
+def _check(options: _Options) -> None:
+    """Raise ExportError if an option cannot be met."""
     to, size, sampling, opset = options.to, options.size, options.sampling, options.opset
     check_runtime(to)
-    if to == 'ncnn' and (options.dynamic or options.calibration):
+    if to == 'ncnn' and (options.dynamic or options.precision == 'int8'):
         raise ExportError('ncnn graphs have fixed sizes and no int8: leave out dynamic and int8')
-    if options.half and options.calibration:
-        raise ExportError('half and int8 exclude each other')
     if sampling not in SAMPLINGS:
         raise ExportError(f'sampling must be one of {tuple(SAMPLINGS)}, got {sampling!r}')
     if to != 'ncnn' and opset not in OPSETS:
         raise ExportError(f'opset must be {OPSETS[0]} to {OPSETS[-1]}, got {opset}')
     if len(size) != 2 or min(size) < 32:
         raise ExportError(f'size must be a height and a width of at least 32, got {size}')
-    if options.calibration and not Path(options.calibration).is_dir():
-        raise ExportError(f'calibration folder {options.calibration} does not exist')
-    if folder.exists() and not (folder / DESCRIPTION).is_file():
-        raise ExportError(f'{folder} exists and is no earlier export, so it is not replaced')
 
 
 def _write(part: Part, path: Path, options: _Options, images: list[np.ndarray]) -> None:
     """Write the graph of a part for its runtime."""
-    size, free = options.size, options.dynamic
+    size, free, half = options.size, options.dynamic, options.precision == 'float16'
     if options.to == 'ncnn':
-        write_ncnn(part, part.example(size, free=False), path, options.half)
+        write_ncnn(part, part.example(size, free=False), path, half)
         return
     # An exporter takes a 1 for a constant.
     batch = 2 if free or part.name != NETWORK else 1
     written = path.parent / f'{part.name}.onnx'
     write_onnx(part, part.example(size, free, batch), written, options.opset, free)
     if options.precision != 'float32':  # what lower precision hides is looked for before
-        graph = open_graph(written, part.outputs, torch.get_num_threads())
+        graph = open_graph(written, part.outputs)
         differences = compare(part, graph, unseen_inputs(part, free, size))
         require_equal(differences, TOLERANCES['float32'])
-    if options.half and options.to == 'onnx':
+    if half and options.to == 'onnx':
         to_half(written, sampling_nodes(part, written))
     if images and part.name == NETWORK:  # pictures show no ranges of the regions' features
         to_int8(written, sampling_nodes(part, written), images)
     if options.to == 'openvino':
-        write_openvino(written, path, options.half)
+        write_openvino(written, path, half)
         written.unlink()
 
 
 def _describe(
     model: nn.Module, parts: list[Part], export: Export, options: _Options
 ) -> dict[str, Any]:
-    """What ``model.json`` says: how to feed the graphs, their origin, and how right they are."""
+    """Write ``model.json``: how to feed the graphs, their origin, and how right they are."""
     preprocessor = model.data_preprocessor
     normalised = hasattr(preprocessor, 'mean')
     versions = {name: metadata.version(name) for name in ('torch', *RUNTIMES[options.to])}
     return dict(
         format=1,
-        **{name: getattr(options, name) for name in _NOTED},
+        **asdict(options),
         input=dict(
             layout='NCHW',
             dtype='float32',
@@ -257,20 +253,6 @@ def _embed(parts: list[Part], draft: Path, text: str) -> None:
         graph = onnx.load(path)
         onnx.helper.set_model_props(graph, {'mmdysample': text})
         onnx.save(graph, path)
-
-
-def _replace(draft: Path, folder: Path) -> None:
-    """Give a finished folder its name; an earlier export there goes away afterwards."""
-    new = draft / 'new'
-    new.mkdir()
-    for path in list(draft.iterdir()):
-        if path != new:
-            path.rename(new / path.name)
-    if folder.exists():
-        folder.rename(draft / 'old')
-    new.rename(folder)
-    with suppress(OSError):
-        shutil.rmtree(draft / 'old')
 
 
 def _align(rows: list[tuple[str, ...]]) -> list[str]:

@@ -48,7 +48,7 @@ def export_form(model: nn.Module, sampling: str, free: bool) -> Iterator[None]:
 
 
 def _free_form(module: nn.Module) -> nn.Module | None:
-    """What computes the same as a layer without freezing sizes; None for layers that do not."""
+    """Make the form of a layer that freezes no sizes; None for layers that need none."""
     if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size not in (1, (1, 1)):
         return FreePool(module.output_size)
     # MMDetection and MMSegmentation each have layers of these names, and they are the same.
@@ -83,7 +83,7 @@ class FreePool(nn.Module):
 
 
 def _averages(length: int, count: int, like: Tensor) -> Tensor:
-    """Weights ``(count, length)``: cell i averages what [i, i + 1) * length / count touches."""
+    """Weigh pixels, ``(count, length)``: cell i averages those in [i, i + 1) * length / count."""
     pixel = torch.arange(length, device=like.device)
     cell = torch.arange(count, device=like.device)[:, None]
     inside = ((pixel + 1) * count > cell * length) & (pixel * count < (cell + 1) * length)
@@ -208,7 +208,7 @@ class FreeWindows(nn.Module):
 
 
 def _band(length: int, layer: nn.Module, like: Tensor) -> Tensor:
-    """0, 1 or 2 for each row of a map that was rolled: pixels of two bands were no neighbours."""
+    """Number the bands of a rolled map, 0 to 2 for each row; only those of one are neighbours."""
     row = torch.arange(length, device=like.device)
     seams = (length - layer.window_size, length - layer.shift_size)
     return sum((row >= seam).to(torch.int64) for seam in seams)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
+from mmdysample.engine.build import build_model
 from mmdysample.export.errors import ExportError
 from mmdysample.export.parts import NETWORK, nest
 from mmdysample.export.runtimes import DESCRIPTION, Graph, check_runtime, open_graph
@@ -43,30 +44,21 @@ def load_exported(folder: str | Path, threads: int | None = None) -> nn.Module:
     check_runtime(about['to'])
     cfg = Config.fromstring(about['config'], '.py')
     init_default_scope(cfg.get('default_scope', 'mmengine'))  # as the frameworks' init_* do
-    model = build_without_weights(cfg)
+    model = build_model(cfg)
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, torch.nan)
     model.cfg, model.dataset_meta = cfg, about['dataset_meta'] or {}
     model.backbone = nn.Identity()
     if getattr(model, 'neck', None) is not None:
         model.neck = nn.Identity()
     for graph in about['graphs']:
-        run = open_graph(
-            Path(folder) / graph['file'], graph['outputs'], threads or torch.get_num_threads()
-        )
+        run = open_graph(Path(folder) / graph['file'], graph['outputs'], threads)
         fixed = None if about['dynamic'] else tuple(about['size'])
         if graph['name'] == NETWORK:
             _put_network(model, _named(run, graph['outputs'], fixed))
         else:
             head = model.roi_head.get_submodule(graph['name'])
             head.forward = _region_head(_named(run, graph['outputs'], None))
-    return model
-
-
-def build_without_weights(cfg: Config) -> nn.Module:
-    """Build the model of a config in evaluation mode, every weight NaN."""
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
-        model = MODELS.build(cfg.model).eval()
-    for parameter in model.parameters():
-        nn.init.constant_(parameter, torch.nan)
     return model
 
 

@@ -49,7 +49,7 @@ class Part:
         return 'image' if self.name == NETWORK else 'features'
 
     def example(self, size: tuple[int, int], free: bool, batch: int = 1) -> Tensor:
-        """An input to make the graph by.
+        """Draw an input to make the graph by.
 
         Args:
             size (tuple[int, int]): Height and width of the image if the graph keeps them.
@@ -105,7 +105,7 @@ def split_model(model: nn.Module) -> list[Part]:
 
 
 def _dense_heads(model: nn.Module) -> list[str]:
-    """Names of the heads that read the pyramid; empty for a model that cannot be exported."""
+    """Name the heads that read the pyramid; none for a model that cannot be exported."""
     heads = [name for name in ('decode_head', 'rpn_head', 'semantic_head') if hasattr(model, name)]
     if not heads and hasattr(model, 'bbox_head') and getattr(model, 'mask_head', None) is None:
         heads = ['bbox_head']

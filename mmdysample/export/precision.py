@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.utils import scandir
 from torch import nn
 
 from mmdysample.export.errors import ExportError
@@ -105,23 +106,19 @@ def calibration_images(
     """
     import mmcv
 
-    paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in _PICTURES)
-    if not paths:
+    names = sorted(scandir(folder, _PICTURES, case_sensitive=False))
+    if not names:
         raise ExportError(f'calibration folder {folder} holds no picture ({", ".join(_PICTURES)})')
-    preprocessor = model.data_preprocessor
     images = []
-    for path in paths[:most]:
-        picture = mmcv.imresize(mmcv.imread(path), size[::-1])
-        image = torch.from_numpy(picture).permute(2, 0, 1).float()
-        if channels_are_swapped(preprocessor):
-            image = image.flip(0)
-        if hasattr(preprocessor, 'mean'):
-            image = (image - preprocessor.mean.cpu()) / preprocessor.std.cpu()
-        images.append(image[None].numpy())
+    for name in names[:most]:
+        picture = mmcv.imresize(mmcv.imread(Path(folder, name)), size[::-1])
+        data = dict(inputs=[torch.from_numpy(picture).permute(2, 0, 1)], data_samples=[])
+        image = model.data_preprocessor(data, training=False)['inputs']
+        images.append(image[..., : size[0], : size[1]].numpy())  # it may have padded
     return images
 
 
 def channels_are_swapped(preprocessor: nn.Module) -> bool:
-    """Whether a preprocessor turns the BGR of picture files into RGB; the two frameworks differ."""
+    """Tell whether a preprocessor turns the BGR of picture files into RGB."""
     names = ('_channel_conversion', 'channel_conversion')
     return any(getattr(preprocessor, name, False) for name in names)

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmdysample.costs.stopwatch import measure, median_and_quartiles
-from mmdysample.engine.files import write_whole
+from mmdysample.engine.build import build_model
+from mmdysample.engine.files import write_json
 from mmdysample.engine.launch import project_root, run_tool
 from mmdysample.engine.provenance import device_name, provenance
 from mmdysample.export.check import TOLERANCES, Difference, compare, require_equal, unseen_inputs
@@ -51,7 +51,7 @@ _WITH_CARAFE = ('Faster R-CNN R50', 'SegFormer-B0')
 
 
 def cases() -> list[tuple[str, str]]:
-    """Models and upsamplers: the two members, CARAFE for two, the stock ones of the ratios."""
+    """Pair models and upsamplers: the two members, CARAFE for two, the stock ones of the ratios."""
     wanted = [(name, kind) for name in CONFIGS for kind in _MEMBERS]
     wanted += [(name, 'carafe') for name in _WITH_CARAFE]
     return wanted + [(name, 'stock') for name in CONFIGS]
@@ -71,8 +71,7 @@ def random_model(name: str, upsampler: str) -> nn.Module:
     part, stock = ('decode_head', 'bilinear') if 'decode_head' in cfg.model else ('neck', 'nearest')
     cfg.model[part].upsample_cfg = dict(type=stock if upsampler == 'stock' else upsampler)
     torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    model = revert_sync_batchnorm(build_model(cfg))
     # Features of ResNet-50 with such weights reach thousands, and 0.02 would give offsets of a
     # hundred pixels, which turn PyTorch's own rounding into differences of half a percent. These
     # give about one pixel, and CARAFE logits of a trained network's size.
@@ -108,7 +107,7 @@ def check_case(name: str, upsampler: str, folder: Path) -> dict[str, Any]:
     def in_openvino() -> list[Difference]:
         # From the file above, since PyTorch's exporter takes longer than all the rest.
         differences: list[Difference] = []
-        (folder / 'openvino').mkdir(exist_ok=True)
+        (folder / 'openvino').mkdir(parents=True, exist_ok=True)
         for part in split_model(model):
             name_outputs(part, SIZE)
             source = folder / 'onnx' / f'{part.name}.onnx'
@@ -116,7 +115,7 @@ def check_case(name: str, upsampler: str, folder: Path) -> dict[str, Any]:
                 raise ExportError('there is no ONNX file to convert')
             path = folder / 'openvino' / f'{part.name}.xml'
             write_openvino(source, path, half=False)
-            graph = open_graph(path, part.outputs, torch.get_num_threads())
+            graph = open_graph(path, part.outputs)
             differences += compare(part, graph, unseen_inputs(part, True, SIZE))
         require_equal(differences, TOLERANCES['float32'])
         return differences
@@ -160,7 +159,7 @@ def time_networks(found: dict[str, dict[str, Any]], folders: dict[str, Path], ro
         image = torch.randn(*map(int, shape.split('x'))).numpy()
         for runtime in ('onnx', 'openvino'):
             path = folders[upsampler] / runtime / f'{NETWORK}{SUFFIXES[runtime]}'
-            runs.append(partial(open_graph(path, outputs, torch.get_num_threads()), image))
+            runs.append(partial(open_graph(path, outputs), image))
             results.append(case[runtime])
     times, _ = measure(runs, rounds, torch.device('cpu'))
     for result, seconds in zip(results, times, strict=True):
@@ -168,7 +167,7 @@ def time_networks(found: dict[str, dict[str, Any]], folders: dict[str, Path], ro
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """The results as Markdown."""
+    """Render the results as Markdown."""
     lines = [
         '| model | upsampler | ONNX Runtime | OpenVINO | ncnn | latency, ORT | latency, OpenVINO |',
         '|---|---|---|---|---|---|---|',
@@ -210,9 +209,8 @@ def report(args: argparse.Namespace) -> None:
         folder = args.graphs / re.sub(r'\W+', '-', f'{name}-{upsampler}').lower()
         note = folder / 'case.json'
         if not note.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
             case = dict(revision=made['revision']) | check_case(name, upsampler, folder)
-            write_whole(note, json.dumps(case).encode())
+            write_json(note, case, finite=False)
             sys.stderr.write(f'{name}, {upsampler}: exported\n')
         results[name][upsampler] = json.loads(note.read_text())
         folders[name][upsampler] = folder
@@ -226,9 +224,8 @@ def report(args: argparse.Namespace) -> None:
         latency='median milliseconds of the network alone, batch 2 of 160 x 128 or 160 x 224 '
         'pixels; all upsamplers of a model in both runtimes in turn',
     )
-    text = json.dumps(made | about | dict(results=results), indent=1)
-    (args.docs / 'benchmarks').mkdir(exist_ok=True)
-    write_whole(args.docs / 'benchmarks' / 'export.json', f'{text}\n'.encode())
+    content = made | about | dict(results=results)
+    write_json(args.docs / 'benchmarks' / 'export.json', content, finite=False)
     put_table(args.docs / 'ship_it.md', 'models', table(results))
     sys.stdout.write(f'{table(results)}\n')
 

@@ -141,13 +141,13 @@ def write_ncnn(part: Part, example: Tensor, path: Path, half: bool) -> None:
         os.replace(written.with_suffix('.bin'), path.with_suffix('.bin'))
 
 
-def open_graph(path: Path, outputs: Sequence[str], threads: int) -> Graph:
+def open_graph(path: Path, outputs: Sequence[str], threads: int | None = None) -> Graph:
     """Load a graph into its runtime, on the CPU and in full precision.
 
     Args:
         path (Path): A file that a writer of this module made.
         outputs (Sequence[str]): Names of the outputs, in order.
-        threads (int): Threads that the runtime may use.
+        threads (int, optional): Threads that the runtime may use. Defaults to PyTorch's number.
 
     Returns:
         Callable: From an input ``(N, C, H, W)``, float32, to the outputs in order.
@@ -158,7 +158,7 @@ def open_graph(path: Path, outputs: Sequence[str], threads: int) -> Graph:
     (runtime,) = (name for name, suffix in SUFFIXES.items() if path.name.endswith(suffix))
     opened = {'onnx': _open_onnx, 'openvino': _open_openvino, 'ncnn': _open_ncnn}[runtime]
     try:
-        return opened(path, outputs, threads)
+        return opened(path, outputs, threads or torch.get_num_threads())
     except MissingRuntimeError:
         raise
     except Exception as error:  # each runtime has its own
@@ -228,7 +228,7 @@ def _import(package: str) -> ModuleType:
 
 
 def _reason(error: BaseException) -> str:
-    """What an error says in its first line, without the colours of a terminal."""
+    """Take the first line of an error, without the colours of a terminal."""
     cause = error.__cause__ or error
     lines = str(cause).replace('\x1b[31m', '').replace('\x1b[0m', '').strip().splitlines()
     return f'{type(cause).__name__}: {lines[0][:300]}' if lines else type(cause).__name__
@@ -236,7 +236,7 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporters' remarks, which are for their own developers."""
+    """Silence the exporters' remarks, which are for their own developers."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     sys.stdout.flush()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -14,11 +13,13 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
 from torch.utils.benchmark import Timer
 
+from mmdysample.engine.build import build_model
 from mmdysample.engine.files import write_json
+from mmdysample.engine.macs import macs_counted
 from mmdysample.engine.provenance import device_name, provenance
 from mmdysample.reproduce.results import cost_file
 from mmdysample.reproduce.tables import Table
@@ -30,10 +31,8 @@ ROUNDS = 5
 
 def build(cfg: Config) -> tuple[nn.Module, Any]:
     """Build the model, set to evaluation, and the test set of a config, as its runner would."""
-    if cfg.get('data_preprocessor') is not None:
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
-        return MODELS.build(cfg.model).eval(), DATASETS.build(cfg.test_dataloader.dataset)
+        return build_model(cfg), DATASETS.build(cfg.test_dataloader.dataset)
 
 
 def measure_cost(table: Table, row: str, cfg: Config, work_dir: Path, device: str) -> None:
@@ -50,13 +49,14 @@ def measure_cost(table: Table, row: str, cfg: Config, work_dir: Path, device: st
         sample = dataset[0]
         upsamplers = [module for module in model.modules() if isinstance(module, Upsampler)]
         predict = partial(_predict, model, sample)
-        macs = _count_macs(predict, upsamplers)
+        with macs_counted(upsamplers) as calls:
+            predict()
         clock = Timer('predict()', globals=dict(predict=predict), num_threads=threads)
         seconds = median(clock.timeit(1).median for _ in range(ROUNDS))
     record = dict(
         params=sum(p.numel() for p in model.parameters()),
         upsampler_params=sum(p.numel() for m in upsamplers for p in m.parameters()),
-        upsampler_macs=macs,
+        upsampler_macs=sum(calls),
         image=list(sample['inputs'].shape[-2:]),
         latency_ms=1e3 * seconds,
         rounds=ROUNDS,
@@ -94,18 +94,3 @@ def _draw_weights(model: nn.Module) -> None:
 @torch.inference_mode()
 def _predict(model: nn.Module, sample: dict[str, Any]) -> None:
     model.test_step(pseudo_collate([sample]))
-
-
-def _count_macs(predict: Callable[[], None], upsamplers: list[Upsampler]) -> int:
-    """Let every upsampler of a model count its calls in one prediction."""
-    calls: list[int] = []
-
-    def count(module: Upsampler, args: tuple, kwargs: dict) -> None:
-        x = args[0] if args else kwargs['x']
-        calls.append(module.macs(*(int(side) for side in x.shape[-2:])))
-
-    hooks = [m.register_forward_pre_hook(count, with_kwargs=True) for m in upsamplers]
-    predict()
-    for hook in hooks:
-        hook.remove()
-    return sum(calls)

@@ -21,9 +21,11 @@ from mmengine.runner import load_checkpoint
 from PIL import Image
 from torch import nn
 
+from mmdysample.engine.build import inner_dataset
 from mmdysample.engine.checkpoint import check_weights, require_safe_loading, weights_of
 from mmdysample.engine.errors import UnreadableImageError, UsageError
-from mmdysample.engine.files import check_writable, use_whole_files, write_whole
+from mmdysample.engine.file_backend import use_whole_files
+from mmdysample.engine.files import check_writable, write_whole
 from mmdysample.engine.launch import (
     add_cfg_options,
     check_checkpoint_exists,
@@ -210,10 +212,7 @@ def _check_layers(args: argparse.Namespace, model: nn.Module, layers: dict) -> N
 
 def _test_pipeline(cfg: Config) -> list:
     """Give the steps that the config tests with, less those that load the truth."""
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
-    while dataset is not None and 'dataset' in dataset:
-        dataset = dataset['dataset']
-    pipeline = (dataset or {}).get('pipeline') or cfg.get('test_pipeline')
+    pipeline = inner_dataset(cfg).get('pipeline') or cfg.get('test_pipeline')
     if not pipeline:
         raise UsageError('the config has no test_dataloader.dataset.pipeline and no test_pipeline')
     return [
@@ -300,7 +299,7 @@ def _run(model: nn.Module, data: dict) -> tuple[dict[str, Sampling], tuple[int, 
 def _not_placeable(
     name: str, sampling: Sampling | None, network_size: tuple[int, int]
 ) -> str | None:
-    """Why a layer cannot be drawn over the image, or None."""
+    """Say why a layer cannot be drawn over the image, or None."""
     if sampling is None:
         return 'it was not run, because nothing was detected or prediction does without it'
     size = ' x '.join(map(str, sampling.in_size))

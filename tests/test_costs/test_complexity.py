@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 SEGFORMER, UPERNET, FASTER_RCNN, _, PANOPTIC_FPN = NETWORKS
 
 C = 256
+FREQFUSION = (25 + 9) * (64 * 9 + 1) + 2 * (32 + 8) * (72 * 9 + 1) + 4 * 64  # but for compressors
 # Weights and biases of one upsampler at 256 channels, from the layers' shapes.
 PARAMETERS = {
     'nearest': 0,
@@ -37,7 +38,7 @@ PARAMETERS = {
     'sapa_i': 0,
     'sapa_d': 2 * (C * 128 + 128) + (C + 1) * (2 * 4 * 9) * 4,
     'lda_aqu': 2 * C * 64 + 2 * C + 2 * 32 + (32 * 9 + 32 * 18 * 9 + 18) + 9 * 64,
-    'freqfusion': 2 * 64 * (C + 1) + (25 + 9) * (64 * 9 + 1) + 2 * (32 + 8) * (72 * 9 + 1) + 4 * 64,
+    'freqfusion': 2 * 64 * (C + 1) + FREQFUSION,
     'dysample': C * 32 + 32,
     'dysample_plus': C * 32 + 32 + C * 32,
     'dysample_s': (C // 4) * 16 + 16,
@@ -57,14 +58,6 @@ MACS = {
     # Nine points: four corners of key and value each, and their products with query and weight.
     'sapa_d': C * 128 + (2 * 4 * 9) * 4 * C + 4 * (C * 128 + 9 * (4 + 1) * (128 + C)),
     'lda_aqu': 2 * C * 64 + 4 * (4 * 64 + 2 * (32 * 9 + 32 * 18 * 9) + 9 * (4 + 1) * (64 + C)),
-    'freqfusion': (1 + 4) * C * 64  # compressors
-    + 4 * (64 * 9 * 9 + 64 * 9)  # the compressed guide sharpened
-    + (4 + 1) * 64 * 25 * 9  # low-pass logits
-    + 4 * 25 * 25
-    + 4 * 25 * C
-    + (4 + 1) * 8 * 64  # similarities
-    + (2 * 72 * 9 * 32 + 4 * 2 * 72 * 9 * 8 + 4 * 8)  # offsets and their scales
-    + 4 * 4 * C,
     'dysample': 32 * C + 32 + 4 * 4 * C,
     'dysample_plus': 2 * 32 * C + 32 + 4 * 4 * C,
     'dysample_s': 4 * 16 * (C // 4) + 64 + 4 * 4 * C,
@@ -88,10 +81,13 @@ def panoptic_fpn() -> dict[str, NetworkCost]:
 
 @pytest.mark.parametrize('name', UPSAMPLERS)
 def test_parameters_in_segformer(segformer: dict[str, NetworkCost], name: str) -> None:
-    count = 3 if name in ('nearest', 'bilinear') else 6
+    count = 3 if name in ('nearest', 'bilinear', 'freqfusion') else 6
+    parameters = count * PARAMETERS[name]
+    if name == 'freqfusion':  # 256, 512 and 768 channels are gathered from step to step
+        parameters += 64 * (0 + 1 + 2) * C
     added = segformer[name].params - segformer['bilinear'].params
     assert segformer[name].count == count
-    assert added == segformer[name].upsampler_params == count * PARAMETERS[name]
+    assert added == segformer[name].upsampler_params == parameters
 
 
 @pytest.mark.parametrize('name', MACS)
@@ -100,6 +96,21 @@ def test_macs_in_segformer(segformer: dict[str, NetworkCost], name: str) -> None
     assert segformer[name].upsampler_macs == expected
     rest = segformer['nearest'].macs
     assert segformer[name].macs == rest + expected
+
+
+def test_freqfusion_in_segformer(segformer: dict[str, NetworkCost]) -> None:
+    """As published: each step upsamples what is gathered and enhances the finer level."""
+    expected = 0
+    for side, gathered in ((16, C), (32, 2 * C), (64, 3 * C)):
+        coarse = gathered * 64 + 64 * (25 + 9) * 9  # compressor, both kinds of logits
+        coarse += 8 * 64 + 2 * 72 * 9 * 32  # similarities; offsets and their scales
+        fine = C * 64 + 64 * (25 + 9) * 9 + 64 * 9  # the same, and the compressed guide smoothed
+        fine += 8 * 64 + 2 * 72 * 9 * 8 + 8  # an offset times its scale
+        fine += 25 * (25 + 9) + 25 * gathered + 4 * gathered  # logits and feature raised; corners
+        fine += 9 * C  # the guide smoothed
+        expected += side**2 * (coarse + 4 * fine)
+    assert segformer['freqfusion'].upsampler_macs == expected
+    assert segformer['freqfusion'].macs == segformer['nearest'].macs + expected
 
 
 def test_interpolations_in_segformer(segformer: dict[str, NetworkCost]) -> None:
@@ -250,7 +261,7 @@ class Without:
         return self.finder.find_spec(name, path, target)
 
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
-sys.argv = [{str(tool)!r}, '--upsamplers', 'dysample', 'sapa_b']
+sys.argv = [{str(tool)!r}, '--upsamplers', 'dysample', 'sapa_b', '--out', 'counted.json']
 runpy.run_path(sys.argv[0], run_name='__main__')
 """
     done = subprocess.run(
@@ -261,6 +272,7 @@ runpy.run_path(sys.argv[0], run_name='__main__')
         '| dysample | 8,224 | 8,192 | 0.177 |',
         '| sapa_b | 17,472 | 16,384 | 1.005 |',
     ]
+    assert json.loads((tmp_path / 'counted.json').read_text())['upsamplers'][0]['params'] == 8224
 
 
 def test_document_quotes_the_results() -> None:

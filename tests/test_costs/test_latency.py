@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from mmdysample.costs import latency
+from mmdysample.costs import candidates, latency
 
 
 def test_a_run_writes_rows_table_and_figure(monkeypatch, tmp_path, capsys):
@@ -32,23 +32,23 @@ def test_a_run_writes_rows_table_and_figure(monkeypatch, tmp_path, capsys):
 
 
 def test_nothing_is_timed_that_computes_something_else(monkeypatch):
-    latency.check(torch.device('cpu'), torch.float32)
-    right = latency.gather_sampling
-    monkeypatch.setattr(latency, 'gather_sampling', lambda *a: right(*a) + 1e-3)
+    candidates.check(torch.device('cpu'), torch.float32)
+    right = candidates.gather_sampling
+    monkeypatch.setattr(candidates, 'gather_sampling', lambda *a: right(*a) + 1e-3)
     with pytest.raises(RuntimeError, match=r'gather in torch\.float32 is off by 0\.001'):
-        latency.check(torch.device('cpu'), torch.float32)
+        candidates.check(torch.device('cpu'), torch.float32)
 
 
 def test_rivals_run_in_their_best_form_where_there_is_one(monkeypatch):
     cpu, cuda = torch.device('cpu'), torch.device('cuda')
-    assert list(latency.other_implementations(cpu)) == ['published dysample']
-    monkeypatch.setattr(latency, 'mmcv_has_cuda', lambda: False)
-    monkeypatch.setattr(latency, 'HAS_TRITON', True)
+    assert list(candidates.other_implementations(cpu)) == ['published dysample']
+    monkeypatch.setattr(candidates, 'mmcv_has_cuda', lambda: False)
+    monkeypatch.setattr(candidates, 'HAS_TRITON', True)
     names = ['published dysample', 'carafe (triton)']
-    assert list(latency.other_implementations(cuda)) == names
+    assert list(candidates.other_implementations(cuda)) == names
     pack = pytest.importorskip('mmcv.ops').CARAFEPack
-    monkeypatch.setattr(latency, 'mmcv_has_cuda', lambda: True)
-    modules = latency.other_implementations(cuda)
+    monkeypatch.setattr(candidates, 'mmcv_has_cuda', lambda: True)
+    modules = candidates.other_implementations(cuda)
     assert list(modules) == [*names, 'carafe (mmcv)']
     assert isinstance(modules['carafe (mmcv)'], pack)
     assert modules['carafe (triton)'].backend == 'triton'

@@ -118,7 +118,7 @@ def test_other_outputs_than_before_are_refused(segformer, tmp_path, capsys):
         (dict(upsample='carafe'), 'its kernels are drawn at random'),
         (dict(upsample='dysample_x'), "unknown upsampler type 'dysample_x'"),
         (dict(more=('--where', 'bbox_head')), 'bbox_head has no upsampler'),
-        (dict(config='mmseg'), "is not of this config's model"),
+        (dict(config='mmseg'), 'the checkpoint does not fit the config'),
     ],
     ids=['carafe', 'misspelt', 'where', 'checkpoint'],
 )

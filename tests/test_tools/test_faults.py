@@ -28,7 +28,7 @@ from mmdysample.engine.errors import (
     UnwritableFileError,
 )
 from mmdysample.engine.faults import faults_explained
-from mmdysample.engine.files import WholeFileBackend, use_whole_files
+from mmdysample.engine.file_backend import WholeFileBackend, use_whole_files
 from mmdysample.engine.hooks import FiniteLossHook, guard_runner
 
 NO_VALIDATION = ('val_cfg=None', 'val_dataloader=None', 'val_evaluator=None')

@@ -27,7 +27,8 @@ from mmengine.runner import Runner
 
 from mmdysample.engine.checkpoint import load_from_local, require_safe_loading
 from mmdysample.engine.errors import UnwritableFileError
-from mmdysample.engine.files import remove_leftovers, use_whole_files, write_whole
+from mmdysample.engine.file_backend import use_whole_files
+from mmdysample.engine.files import remove_leftovers, write_whole
 from mmdysample.engine.hooks import guard_runner
 
 ROOT = Path(__file__).parents[2]
