@@ -85,7 +85,7 @@ def compile_all():
     compiled = []
     kernels = {
         launch: ('dysample_forward_kernel', 'dysample_backward_kernel'),
-        operator: ('reassemble_kernel', 'similarity_kernel', 'spread_kernel'),
+        operator: ('reassemble_kernel', 'similarity_kernel', 'transposed_kernel'),
     }
     for module, names in kernels.items():
         for name in names:
@@ -110,7 +110,7 @@ def compile_all():
         weights = torch.zeros(1, 25, 2 * h, 2 * w)
         operator.reassemble_triton(coarse, weights, 5, 1, 2)
         operator.similarity_triton(fine, coarse, 5, 1, 2)
-        operator.spread_triton(weights, fine, 5, 1, 2)
+        operator.transposed_triton(weights, fine, 5, 1, 2)
     return compiled
 
 

@@ -267,7 +267,7 @@ def test_native_operators_keep_their_contract(layout):
     x, kernels, fine = tensors
     torch.library.opcheck(native._reassemble_operator, (x, kernels, *geometry))
     torch.library.opcheck(native._similarity_operator, (fine, x, *geometry))
-    torch.library.opcheck(native._spread_operator, (kernels, fine, *geometry))
+    torch.library.opcheck(native._transposed_operator, (kernels, fine, *geometry))
 
 
 REFUSALS = [

@@ -89,7 +89,7 @@ def test_operators_keep_their_contract(device):
     torch.library.opcheck(binding.reassemble_triton, (x, kernels, 3, 1, 2))
     fine = torch.randn(1, 2, 4, 6, device=device, requires_grad=True)
     torch.library.opcheck(binding.similarity_triton, (fine, x, 3, 1, 2))
-    torch.library.opcheck(binding.spread_triton, (kernels, fine, 3, 1, 2))
+    torch.library.opcheck(binding.transposed_triton, (kernels, fine, 3, 1, 2))
 
 
 def test_other_layouts_and_an_empty_batch(device):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmdysample.ops.dysample import full_precision
 from mmdysample.ops.reassembly.gradients import connect
-from mmdysample.ops.reassembly.naive import wide
+from mmdysample.ops.reassembly.naive import sum_dtype
 
 _WINDOW_ELEMENTS = {'cpu': 2**20, 'cuda': 2**26}
 """Window values gathered at once, by device: what stays in a cache, or fills a GPU."""
@@ -26,7 +26,7 @@ _WINDOW_ELEMENTS = {'cpu': 2**20, 'cuda': 2**26}
 def _reassemble(x: Tensor, kernels: Tensor, kernel_size: int, groups: int, scale: int) -> Tensor:
     """``(s*s, k*k) @ (k*k, C/G)`` per pixel and group; in the dtype and memory format of ``x``."""
     n, channels, height, width = x.shape
-    padded = _pad(x, kernel_size, wide(x, kernels))
+    padded = _pad(x, kernel_size, sum_dtype(x, kernels))
     out = torch.empty(
         (n, channels, scale * height, scale * width),
         dtype=x.dtype,
@@ -44,7 +44,7 @@ def _reassemble(x: Tensor, kernels: Tensor, kernel_size: int, groups: int, scale
 def _similarity(query: Tensor, key: Tensor, kernel_size: int, groups: int, scale: int) -> Tensor:
     """``(s*s, C/G) @ (C/G, k*k)`` per pixel and group; in float32 or wider."""
     n, _, height, width = key.shape
-    padded = _pad(key, kernel_size, wide(query, key))
+    padded = _pad(key, kernel_size, sum_dtype(query, key))
     out = padded.new_empty(n, groups * kernel_size**2, scale * height, scale * width)
     for rows, fine_rows in _chunks(key, kernel_size, scale):
         vectors = _per_pixel(query[:, :, fine_rows], groups, scale)
@@ -54,20 +54,20 @@ def _similarity(query: Tensor, key: Tensor, kernel_size: int, groups: int, scale
     return out
 
 
-def _spread(kernels: Tensor, y: Tensor, kernel_size: int, groups: int, scale: int) -> Tensor:
+def _transposed(kernels: Tensor, y: Tensor, kernel_size: int, groups: int, scale: int) -> Tensor:
     """``(k*k, s*s) @ (s*s, C/G)`` per pixel and group, added up; in float32 or wider."""
     height, width = y.shape[2] // scale, y.shape[3] // scale
     x = y.new_zeros(*y.shape[:2], height, width)
-    padded = _pad(x, kernel_size, wide(kernels, y))
+    padded = _pad(x, kernel_size, sum_dtype(kernels, y))
     for rows, fine_rows in _chunks(x, kernel_size, scale):
         weights = _per_pixel(kernels[:, :, fine_rows], groups, scale)
         values = _per_pixel(y[:, :, fine_rows], groups, scale)
-        spread = _multiply(_flatten(weights).mT, _flatten(values).to(padded.dtype))
-        spread = spread.view(*values.shape[:4], kernel_size**2, values.shape[-1])
+        products = _multiply(_flatten(weights).mT, _flatten(values).to(padded.dtype))
+        products = products.view(*values.shape[:4], kernel_size**2, values.shape[-1])
         for tap in range(kernel_size**2):
             top, left = divmod(tap, kernel_size)
             window = padded[:, rows.start + top : rows.stop + top, left : left + width]
-            window += spread[..., tap, :].flatten(3)
+            window += products[..., tap, :].flatten(3)
     r = kernel_size // 2
     inner = padded[:, r : r + height, r : r + width].permute(0, 3, 1, 2)
     return inner.contiguous(memory_format=_memory_format(y))
@@ -119,4 +119,4 @@ def _memory_format(x: Tensor) -> torch.memory_format:
     return torch.channels_last
 
 
-reassemble_eager, window_similarity_eager, _ = connect(_reassemble, _similarity, _spread)
+reassemble_eager, window_similarity_eager, _ = connect(_reassemble, _similarity, _transposed)

@@ -19,7 +19,7 @@ def connect(*products: Product | CustomOpDef) -> list[Product]:
         *products (Callable or CustomOpDef): Functions or custom operators.
             ``reassemble(x, kernels, *geometry)`` gives the fine map;
             ``similarity(query, key, *geometry)`` inner products with windows;
-            ``spread(kernels, fine, *geometry)`` the coarse map, the transpose of ``reassemble``.
+            ``transposed(kernels, fine, *geometry)`` the coarse map, its transpose.
             The geometry of all three is ``kernel_size, groups, scale_factor``.
 
     Returns:
@@ -30,7 +30,7 @@ def connect(*products: Product | CustomOpDef) -> list[Product]:
         x, kernels = ctx.saved_tensors
         return _gradients(
             ctx,
-            lambda: spread(kernels, grad, *ctx.geometry),
+            lambda: transposed(kernels, grad, *ctx.geometry),
             lambda: similarity(grad, x, *ctx.geometry),
         )
 
@@ -39,10 +39,10 @@ def connect(*products: Product | CustomOpDef) -> list[Product]:
         return _gradients(
             ctx,
             lambda: reassemble(key, grad, *ctx.geometry),
-            lambda: spread(grad, query, *ctx.geometry),
+            lambda: transposed(grad, query, *ctx.geometry),
         )
 
-    def of_spread(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def of_transposed(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         kernels, fine = ctx.saved_tensors
         return _gradients(
             ctx,
@@ -50,8 +50,8 @@ def connect(*products: Product | CustomOpDef) -> list[Product]:
             lambda: reassemble(grad, kernels, *ctx.geometry),
         )
 
-    backwards = (of_reassemble, of_similarity, of_spread)
-    reassemble, similarity, spread = connected = [
+    backwards = (of_reassemble, of_similarity, of_transposed)
+    reassemble, similarity, transposed = connected = [
         _differentiable(product, backward)
         for product, backward in zip(products, backwards, strict=True)
     ]

@@ -2,7 +2,7 @@
 
 Three products per output pixel and channel group, each the others' gradient: of kernels with a
 window (`reassemble`), of a vector with every tap of a window (`similarity`), and the transpose of
-the first (`spread`). Each result value is gathered by one program, so there are no atomics and
+the first (`transposed`). Each result value is gathered by one program, so there are no atomics and
 results repeat exactly. Maps are dense NCHW; accumulation is float32.
 """
 
@@ -97,7 +97,7 @@ def similarity_kernel(
 
 
 @triton.jit(do_not_specialize=('H', 'W'))
-def spread_kernel(
+def transposed_kernel(
     Kernels_ptr,  # input, (N, G * SIDE**2, SCALE * H, SCALE * W)
     Fine_ptr,  # input, (N, G * channels, SCALE * H, SCALE * W)
     Out_ptr,  # output, (N, G * channels, H, W)

@@ -30,7 +30,7 @@ def reassemble_naive(
     Returns:
         Tensor: ``(N, C, sH, sW)`` in the dtype of ``x``, summed in float32 or wider.
     """
-    dtype = wide(x, kernels)
+    dtype = sum_dtype(x, kernels)
     weights = kernels.to(dtype).unflatten(1, (groups, kernel_size**2))
     taps = _window_taps(x.to(dtype), kernel_size, groups, scale_factor)
     products = [weights[:, :, t, None] * tap for t, tap in enumerate(taps)]
@@ -54,13 +54,13 @@ def window_similarity_naive(
     Returns:
         Tensor: ``(N, G * k * k, sH, sW)`` in float32 or wider.
     """
-    dtype = wide(query, key)
+    dtype = sum_dtype(query, key)
     vectors = query.to(dtype).unflatten(1, (groups, -1))
     taps = _window_taps(key.to(dtype), kernel_size, groups, scale_factor)
     return torch.stack([(vectors * tap).sum(2) for tap in taps], 2).flatten(1, 2)
 
 
-def wide(a: Tensor, b: Tensor) -> torch.dtype:
+def sum_dtype(a: Tensor, b: Tensor) -> torch.dtype:
     """The dtype in which products of ``a`` and ``b`` are summed: float32 or wider."""
     return torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmdysample.ops.backend import runs_eagerly
 from mmdysample.ops.reassembly.gradients import connect
-from mmdysample.ops.reassembly.naive import wide
+from mmdysample.ops.reassembly.naive import sum_dtype
 
 if TYPE_CHECKING:  # PyTorch alone brings no NumPy
     import numpy as np
@@ -21,7 +21,7 @@ def _reassemble(
     x: Tensor, kernels: Tensor, kernel_size: int, groups: int, scale_factor: int
 ) -> Tensor:
     out = _empty_reassembled(x, kernels, kernel_size, groups, scale_factor)
-    dtype = wide(x, kernels)
+    dtype = sum_dtype(x, kernels)
     result = out if out.dtype == dtype else torch.empty_like(out, dtype=dtype)
     geometry = (x.shape[1] // groups, *x.shape[2:], kernel_size, scale_factor)
     if _in_pixels(x):
@@ -49,32 +49,32 @@ def _similarity(
     return out
 
 
-def _spread(
+def _transposed(
     kernels: Tensor, fine: Tensor, kernel_size: int, groups: int, scale_factor: int
 ) -> Tensor:
     """``(N, C, H, W)``: the transpose of reassembly, applied to ``fine`` and laid out as it."""
-    out = _empty_spread(kernels, fine, kernel_size, groups, scale_factor)
+    out = _empty_transposed(kernels, fine, kernel_size, groups, scale_factor)
     geometry = (out.shape[1] // groups, *out.shape[2:], kernel_size, scale_factor)
     if _in_pixels(fine):
         weights, strides = _either_layout(kernels, out.dtype)
         arrays = (weights, strides, _pixels(fine, out.dtype), _pixels(out, out.dtype), groups)
-        _run('spread_pixels', out.shape[0] * out.shape[2], *arrays, *geometry)
+        _run('transposed_pixels', out.shape[0] * out.shape[2], *arrays, *geometry)
     else:
         arrays = (_planes(tensor, out.dtype) for tensor in (kernels, fine, out))
-        _run('spread_planes', out.shape[0] * groups * out.shape[2], *arrays, *geometry)
+        _run('transposed_planes', out.shape[0] * groups * out.shape[2], *arrays, *geometry)
     return out
 
 
-_reassemble_operator, _similarity_operator, _spread_operator = (
+_reassemble_operator, _similarity_operator, _transposed_operator = (
     torch.library.custom_op(f'mmdysample::{name}_native', function, mutates_args=())
     for name, function in (
         ('reassemble', _reassemble),
         ('window_similarity', _similarity),
-        ('reassemble_transposed', _spread),
+        ('reassemble_transposed', _transposed),
     )
 )
-_OPERATORS = connect(_reassemble_operator, _similarity_operator, _spread_operator)
-_FUNCTIONS = connect(_reassemble, _similarity, _spread)
+_OPERATORS = connect(_reassemble_operator, _similarity_operator, _transposed_operator)
+_FUNCTIONS = connect(_reassemble, _similarity, _transposed)
 
 
 def reassemble_native(x: Tensor, kernels: Tensor, *geometry: int) -> Tensor:
@@ -97,14 +97,14 @@ def _empty_reassembled(x, kernels, kernel_size, groups, scale_factor):
 @_similarity_operator.register_fake
 def _empty_similarity(query, key, kernel_size, groups, scale_factor):
     shape = (query.shape[0], groups * kernel_size**2, *query.shape[2:])
-    return query.new_empty(shape, dtype=wide(query, key))
+    return query.new_empty(shape, dtype=sum_dtype(query, key))
 
 
-@_spread_operator.register_fake
-def _empty_spread(kernels, fine, kernel_size, groups, scale_factor):
+@_transposed_operator.register_fake
+def _empty_transposed(kernels, fine, kernel_size, groups, scale_factor):
     n, channels, height, width = fine.shape
     shape = (n, channels, height // scale_factor, width // scale_factor)
-    return _empty(fine, shape, wide(kernels, fine))
+    return _empty(fine, shape, sum_dtype(kernels, fine))
 
 
 def _empty(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -137,7 +137,7 @@ def similarity_planes(start, stop, query, key, out, share, height, width, side, 
 
 
 @kernel
-def spread_planes(start, stop, kernels, fine, out, share, height, width, side, scale):
+def transposed_planes(start, stop, kernels, fine, out, share, height, width, side, scale):
     """The transpose of reassembly; a block is ``(image and group, coarse row)``."""
     taps, fine_width, reach = side * side, scale * width, side // 2
     fine_plane = scale * height * fine_width
@@ -204,7 +204,7 @@ def reassemble_pixels(
 
 
 @kernel
-def write_products(out, places, a, a_row, b, b_rows, count, length):
+def write_products(out, positions, a, a_row, b, b_rows, count, length):
     """``out[place] = a_row @ b_row`` for ``count`` rows of ``b``, four at a time."""
     m = 0
     while m + 4 <= count:
@@ -216,15 +216,15 @@ def write_products(out, places, a, a_row, b, b_rows, count, length):
             s1 += value * b[b1 + i]
             s2 += value * b[b2 + i]
             s3 += value * b[b3 + i]
-        out[places[m]], out[places[m + 1]] = s0, s1
-        out[places[m + 2]], out[places[m + 3]] = s2, s3
+        out[positions[m]], out[positions[m + 1]] = s0, s1
+        out[positions[m + 2]], out[positions[m + 3]] = s2, s3
         m += 4
     while m < count:
         b0 = b_rows[m]
         s0 = out.dtype.type(0)
         for i in range(length):
             s0 += a[a_row + i] * b[b0 + i]
-        out[places[m]] = s0
+        out[positions[m]] = s0
         m += 1
 
 
@@ -234,7 +234,7 @@ def similarity_pixels(
 ):
     """Inner products with windows; a block is ``(image, coarse row)``."""
     reach, channels = side // 2, groups * share
-    places = np.empty(side * side, np.uint64)
+    positions = np.empty(side * side, np.uint64)
     pixels = np.empty(side * side, np.uint64)
     for block in range(start, stop):
         image, row = block // height, block % height
@@ -249,7 +249,7 @@ def similarity_pixels(
                         y, z = row + tap // side - reach, column + tap % side - reach
                         place = corner + (g * side * side + tap) * strides[1]
                         if 0 <= y < height and 0 <= z < width:
-                            places[count] = place
+                            positions[count] = place
                             pixels[count] = ((image * height + y) * width + z) * channels + (
                                 g * share
                             )
@@ -257,11 +257,11 @@ def similarity_pixels(
                         else:
                             out[place] = 0
                     at = np.uint64(pixel * channels + g * share)
-                    write_products(out, places, query, at, key, pixels, count, np.uint64(share))
+                    write_products(out, positions, query, at, key, pixels, count, np.uint64(share))
 
 
 @kernel
-def spread_pixels(
+def transposed_pixels(
     start, stop, kernels, strides, fine, out, groups, share, height, width, side, scale
 ):
     """The transpose of reassembly; a block is ``(image, coarse row)``."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmdysample.ops.backend import on_device
 from mmdysample.ops.reassembly.gradients import connect
-from mmdysample.ops.reassembly.kernel import reassemble_kernel, similarity_kernel, spread_kernel
+from mmdysample.ops.reassembly.kernel import reassemble_kernel, similarity_kernel, transposed_kernel
 
 PIXELS, BLOCK = 128, 8
 """Pixels and channels of a program: whole memory lines, and 8 values per thread."""
@@ -42,14 +42,14 @@ def similarity_triton(
 
 
 @torch.library.custom_op('mmdysample::reassemble_transposed', mutates_args=())
-def spread_triton(
+def transposed_triton(
     kernels: Tensor, fine: Tensor, kernel_size: int, groups: int, scale_factor: int
 ) -> Tensor:
     """``(N, C, H, W)`` in float32: the transpose of reassembly, applied to ``fine``."""
-    out = _empty_spread(kernels, fine, kernel_size, groups, scale_factor)
+    out = _empty_transposed(kernels, fine, kernel_size, groups, scale_factor)
     share = out.shape[1] // groups
     blocks = out.shape[0] * groups * triton.cdiv(share, BLOCK)
-    _launch(spread_kernel, blocks, kernels, fine, out, out, share, kernel_size, scale_factor)
+    _launch(transposed_kernel, blocks, kernels, fine, out, out, share, kernel_size, scale_factor)
     return out
 
 
@@ -64,8 +64,8 @@ def _empty_similarity(query, key, kernel_size, groups, scale_factor):
     return query.new_empty(shape, dtype=torch.float32)
 
 
-@spread_triton.register_fake
-def _empty_spread(kernels, fine, kernel_size, groups, scale_factor):
+@transposed_triton.register_fake
+def _empty_transposed(kernels, fine, kernel_size, groups, scale_factor):
     n, channels, height, width = fine.shape
     shape = (n, channels, height // scale_factor, width // scale_factor)
     return fine.new_empty(shape, dtype=torch.float32)
@@ -88,7 +88,7 @@ def _launch(
         return
     pixels, block = tile
     programs = blocks * triton.cdiv(out.shape[2] * out.shape[3], pixels)
-    wide = max(first.numel(), second.numel(), out.numel()) >= 2**31
+    large = max(first.numel(), second.numel(), out.numel()) >= 2**31
     with on_device(out.device):
         kernel[(programs,)](
             first.contiguous(),
@@ -100,8 +100,8 @@ def _launch(
             SCALE=scale_factor,
             PIXELS=pixels,
             BLOCK=block,
-            INDEX=tl.int64 if wide else tl.int32,
+            INDEX=tl.int64 if large else tl.int32,
         )
 
 
-connect(reassemble_triton, similarity_triton, spread_triton)
+connect(reassemble_triton, similarity_triton, transposed_triton)
