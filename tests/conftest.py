@@ -50,6 +50,15 @@ def _forget_default_scope() -> Iterator[None]:
 
 
 @pytest.fixture
+def reports() -> list[tuple]:
+    """What the upsamplers of the class ``Reports`` were given, call by call."""
+    from networks import Reports
+
+    Reports.calls = []
+    return Reports.calls
+
+
+@pytest.fixture
 def mmseg_scope() -> Iterator[None]:
     """Build by the names of mmseg."""
     from mmengine.registry import DefaultScope

@@ -15,9 +15,10 @@ from mmengine.config import Config
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from networks import Reports, pyramid
 from oracles import depth as oracle
 
-from mmdysample import DySample, Upsampler
+from mmdysample import DySample
 from mmdysample.depth import DenseDepthHead, DepthFormerSwin, HAHINeck
 from mmdysample.depth.neck import sine_encoding
 
@@ -29,10 +30,8 @@ CHANNELS = [4, 8, 12]
 pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures('mmseg_scope')]
 
 
-def pyramid(channels=CHANNELS, size=(7, 10), batch=2):
-    """Maps whose sizes halve, rounded up."""
-    sizes = [(-(-size[0] // 2**i), -(-size[1] // 2**i)) for i in range(len(channels))]
-    return [torch.randn(batch, c, *s) for c, s in zip(channels, sizes, strict=True)]
+def levels_of(size=(7, 10)):
+    return pyramid(CHANNELS, size)
 
 
 def as_numpy(module):
@@ -136,7 +135,7 @@ def head(upsample_cfg='bilinear', **options):
 @pytest.mark.parametrize('size', [(8, 12), (7, 10)], ids=['even', 'odd'])
 def test_bilinear_head_equals_loops(size):
     built = head()
-    levels = pyramid(size=size)
+    levels = levels_of(size=size)
     with torch.no_grad():
         depth = built(levels)
     for index in range(2):
@@ -145,32 +144,18 @@ def test_bilinear_head_equals_loops(size):
     assert depth.std() > 0.01
 
 
-class Reports(Upsampler):
-    """Repeats every pixel and notes what it was given."""
-
-    guided = True
-
-    def upsample(self, x, guide, size):
-        self.seen = x.shape, guide
-        out = x.repeat_interleave(2, -2).repeat_interleave(2, -1)
-        return out[..., : size[0], : size[1]]
-
-
-def test_each_step_is_guided_by_its_skip():
+def test_each_step_is_guided_by_its_skip(reports):
     built = head(dict(type=Reports))
-    levels = pyramid()
+    levels = levels_of()
     built(levels)
-    assert len(built.upsample_modules) == 2
-    for upsample, coarser, skip in zip(
-        built.upsample_modules, (12, 8), (levels[1], levels[0]), strict=True
-    ):
-        shape, guide = upsample.seen
-        assert shape[1] == coarser
+    assert [upsampler for upsampler, _, _ in reports] == list(built.upsample_modules)
+    for (_, x, guide), coarser, skip in zip(reports, (12, 8), (levels[1], levels[0]), strict=True):
+        assert x.shape[1] == coarser
         assert torch.equal(guide[..., : skip.shape[-2], : skip.shape[-1]], skip)
 
 
 def test_sigmoid_and_direct_regression():
-    levels = pyramid()
+    levels = levels_of()
     direct, sigmoid = head(), head(regression='sigmoid', max_depth=7.0)
     torch.nn.init.constant_(direct.conv_depth.bias, -100.0)
     assert torch.equal(direct(levels), torch.full((2, 1, 7, 10), 1e-3))
@@ -183,14 +168,14 @@ def test_predictions_stay_in_range():
     built = head(max_depth=5.0)
     metas = [dict(img_shape=(14, 20))] * 2
     torch.nn.init.constant_(built.conv_depth.bias, 100.0)
-    depth = built.predict(pyramid(), metas, None)
+    depth = built.predict(levels_of(), metas, None)
     assert depth.shape == (2, 1, 14, 20)
     assert torch.allclose(depth, torch.full_like(depth, 5.0))
 
 
 def test_half_precision_features_give_full_precision_depth():
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        assert head('dysample')(pyramid()).dtype == torch.float32
+        assert head('dysample')(levels_of()).dtype == torch.float32
 
 
 @pytest.mark.parametrize(

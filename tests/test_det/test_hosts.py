@@ -16,6 +16,7 @@ from mmdet.models.seg_heads import PanopticFPNHead
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
+from networks import pyramid
 
 from mmdysample import det
 
@@ -164,11 +165,7 @@ def test_levels_of_odd_size():
     """A neck that resizes to the finer level's size gets a cut."""
     host = HOSTS['pafpn']
     ours = host.ours(**host.options).eval()
-    levels = []
-    height, width = 33, 49
-    for channels in host.levels:
-        levels.append(torch.randn(1, channels, height, width))
-        height, width = -(-height // 2), -(-width // 2)
+    levels = pyramid(host.levels, (33, 49), batch=1)
     shapes = [tuple(out.shape[-2:]) for out in ours(levels)]
     assert shapes[: len(levels)] == [tuple(level.shape[-2:]) for level in levels]
 

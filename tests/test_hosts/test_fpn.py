@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from networks import pyramid
 
 from mmdysample import upsampler_names
 
@@ -31,15 +32,6 @@ def necks(framework):
     return stock.FPN, ours.UpsampleFPN
 
 
-def pyramid(height, width, channels=IN_CHANNELS):
-    """Levels as stride-2 convolutions leave them: each half the last, rounded up."""
-    levels = []
-    for count in channels:
-        levels.append(torch.randn(2, count, height, width))
-        height, width = -(-height // 2), -(-width // 2)
-    return levels
-
-
 @pytest.mark.smoke
 @pytest.mark.parametrize('framework', FRAMEWORKS)
 @pytest.mark.parametrize('option', OPTIONS)
@@ -53,7 +45,7 @@ def test_interpolation_equals_the_stock_neck(framework, option, size, mode):
     stock = stock_cls(IN_CHANNELS, 16, upsample_cfg=dict(mode=mode), **options)
     ours = ours_cls(IN_CHANNELS, 16, upsample_cfg=dict(type=mode), **options)
     ours.load_state_dict(stock.state_dict(), strict=True)
-    inputs = pyramid(*size)
+    inputs = pyramid(IN_CHANNELS, size)
     expected = stock(inputs)
     outputs = ours(inputs)
     assert len(outputs) == len(expected) == options['num_outs']
@@ -66,7 +58,7 @@ def test_stock_upsample_cfg_keeps_working(framework):
     stock = stock_cls(IN_CHANNELS, 16, 4)
     ours = ours_cls(IN_CHANNELS, 16, 4, upsample_cfg=dict(mode='nearest', scale_factor=2))
     ours.load_state_dict(stock.state_dict())
-    inputs = pyramid(32, 32)
+    inputs = pyramid(IN_CHANNELS, (32, 32))
     assert all(torch.equal(a, b) for a, b in zip(ours(inputs), stock(inputs), strict=True))
 
 
@@ -76,7 +68,7 @@ def test_every_upsampler_at_odd_sizes(framework, name):
     _, ours_cls = necks(framework)
     options = dict(mode='nearest') if name == 'interpolate' else {}
     neck = ours_cls(IN_CHANNELS, 32, 5, upsample_cfg=dict(type=name, **options))
-    outputs = neck(pyramid(45, 63))
+    outputs = neck(pyramid(IN_CHANNELS, (45, 63)))
     assert [tuple(out.shape[-2:]) for out in outputs] == [
         (45, 63), (23, 32), (12, 16), (6, 8), (3, 4)
     ]  # fmt: skip
@@ -134,12 +126,12 @@ def test_upsamplers_keep_their_own_initialisation(framework):
 def test_refusals(framework):
     _, ours_cls = necks(framework)
     with pytest.raises(ValueError, match='expected 4 inputs, got 3'):
-        ours_cls(IN_CHANNELS, 16, 4)(pyramid(32, 32)[:3])
-    levels = pyramid(32, 32)
+        ours_cls(IN_CHANNELS, 16, 4)(pyramid(IN_CHANNELS, (32, 32))[:3])
+    levels = pyramid(IN_CHANNELS, (32, 32))
     levels[2] = levels[2][..., :6, :]
     with pytest.raises(ValueError, match=r'size \(6, 8\) is out of reach: the height from 4'):
         ours_cls(IN_CHANNELS, 16, 4)(levels)
-    levels = pyramid(32, 32)
+    levels = pyramid(IN_CHANNELS, (32, 32))
     levels[1] = levels[1][:1]
     with pytest.raises(ValueError, match=r'inputs must have one batch size, got \[2, 1, 2, 2\]'):
         ours_cls(IN_CHANNELS, 16, 4)(levels)

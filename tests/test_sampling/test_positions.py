@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from networks import BIAS, fixed_layer
 
 from mmdysample import DySample
 from mmdysample.sampling.positions import (
@@ -21,19 +22,7 @@ from mmdysample.sampling.positions import (
     watch_sampling,
 )
 
-BIAS = (0.5, -0.25)  # input pixels, exact in binary
 AS_IT_IS = AxisMap((1, 1), (0, 0))
-
-
-def fixed_layer(offsets=(BIAS,), channels=4, scale_factor=2, **options) -> DySample:
-    """A layer whose offsets are one (x, y) in input pixels per group, whatever it sees."""
-    layer = DySample(channels, scale_factor, groups=len(offsets), **options)
-    torch.nn.init.zeros_(layer.offset.weight)
-    per_axis = torch.tensor(offsets).T  # (2, G), as the channels are ordered
-    repeats = scale_factor**2 if layer.style == 'lp' else 1
-    with torch.no_grad():
-        layer.offset.bias.copy_(per_axis.flatten().repeat_interleave(repeats) / layer.scope_factor)
-    return layer
 
 
 def positions_by_loops(layer: DySample, x: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
@@ -112,7 +101,7 @@ def test_forward_reads_where_the_positions_say(style):
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_offsets_of_a_known_layer_are_in_input_pixels(style, dtype):
     offsets = (BIAS, (-1.0, 2.0))
-    layer = fixed_layer(offsets, style=style).to(dtype)
+    layer = fixed_layer(*offsets, style=style).to(dtype)
     position, offset = layer.sampling_positions(torch.randn(1, 4, 3, 5).to(dtype))
     assert position.dtype == offset.dtype == torch.float32
     for group, (x, y) in enumerate(offsets):
@@ -237,7 +226,7 @@ PADDED = dict(in_size=(4, 8), picture_size=(60, 100), to_picture=HALVED)
 
 
 def test_arrows_of_a_resized_and_padded_picture():
-    placed = place(fixed_layer((BIAS, (-1.0, 0.0))), **PADDED)
+    placed = place(fixed_layer(BIAS, (-1.0, 0.0)), **PADDED)
     starts, ends = placed.arrows(np.array([[2, 3], [0, 0]]))
     # Row 2 and column 3 of the result start at x = 3.5 / 2 - 0.5 = 1.25 and y = 0.75 of the map:
     # 1.75 * 8 - 0.5 = 13.5 and 1.25 * 8 - 0.5 = 9.5 of the network's pixels, twice as far, with
@@ -309,7 +298,7 @@ def colour_mask(drawn: np.ndarray, colour) -> np.ndarray:
 
 def test_drawn_arrows_lie_where_the_layer_samples():
     plot = pytest.importorskip('mmdysample.sampling.plot')
-    placed = place(fixed_layer((BIAS, (-1.0, 0.5))), **PADDED)
+    placed = place(fixed_layer(BIAS, (-1.0, 0.5)), **PADDED)
     drawn = plot.draw_arrows(np.zeros((60, 100, 3), np.uint8), placed, np.array([[2, 3]]))
     zoom = plot.enlargement((60, 100))
     assert zoom == 8 and drawn.shape[1] == 800 and 480 < drawn.shape[0] < 600

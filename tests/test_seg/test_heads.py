@@ -14,9 +14,10 @@ from mmengine.structures import PixelData
 from mmseg.models.decode_heads import MaskFormerHead, SegformerHead, UPerHead
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from networks import Reports, pyramid
 from torch.nn.utils import parameters_to_vector
 
-from mmdysample import DySample, Upsampler
+from mmdysample import DySample
 from mmdysample.seg import UpsampleMaskFormerHead, UpsampleSegformerHead, UpsampleUPerHead
 
 CHANNELS = [8, 16, 24, 32]
@@ -30,24 +31,6 @@ HEADS = {
     'uper': (UpsampleUPerHead, UPerHead),
     'maskformer': (UpsampleMaskFormerHead, MaskFormerHead),
 }
-
-
-class Reports(Upsampler):
-    """Repeats every pixel and notes what it was given."""
-
-    guided = True
-    calls: list[tuple] = []
-
-    def upsample(self, x, guide, size):
-        self.calls.append((self, x, guide))
-        out = x.repeat_interleave(self.scale_factor, -2).repeat_interleave(self.scale_factor, -1)
-        return out[..., : size[0], : size[1]]
-
-
-@pytest.fixture
-def reports():
-    Reports.calls = []
-    return Reports.calls
 
 
 pytestmark = pytest.mark.usefixtures('mmseg_scope')
@@ -70,10 +53,9 @@ def build(cls, name, **options):
     return head.eval()
 
 
-def pyramid(size=(32, 48)):
-    """Backbone maps whose sizes halve, rounded up, as stride-2 convolutions leave them."""
-    sizes = [(-(-size[0] // 2**i), -(-size[1] // 2**i)) for i in range(4)]
-    return [torch.randn(2, channels, *s) for channels, s in zip(CHANNELS, sizes, strict=True)]
+def inputs_of(size=(32, 48)):
+    """Backbone maps of a batch of two."""
+    return pyramid(CHANNELS, size)
 
 
 def run(head, inputs):
@@ -113,7 +95,7 @@ def test_interpolation_equals_the_stock_head(name, upsample_cfg, stock_options, 
     shared = {key: value for key, value in stock_options.items() if key != 'interpolate_mode'}
     ours = build(ours, name, upsample_cfg=upsample_cfg, **shared)
     assert not load_stock(ours, stock)
-    inputs = pyramid(size)
+    inputs = inputs_of(size)
     for actual, expected in zip(run(ours, inputs), run(stock, inputs), strict=True):
         assert torch.equal(actual, expected)
 
@@ -122,7 +104,7 @@ def test_segformer_interpolate_mode_keeps_its_meaning():
     stock = build(SegformerHead, 'segformer', interpolate_mode='bicubic')
     ours = build(UpsampleSegformerHead, 'segformer', interpolate_mode='bicubic')
     load_stock(ours, stock)
-    inputs = pyramid()
+    inputs = inputs_of()
     assert torch.equal(ours(inputs), stock(inputs))
     with pytest.raises(ValueError, match='interpolate_mode'):
         build(UpsampleSegformerHead, 'segformer', interpolate_mode='bicubic', upsample_cfg='carafe')
@@ -170,7 +152,7 @@ def test_linear_projection_is_the_published_segformer_head(size):
     head = head.double().eval()
     inputs = [
         torch.randn(2, c, *x.shape[-2:], dtype=torch.float64)
-        for c, x in zip(channels, pyramid(size), strict=True)
+        for c, x in zip(channels, inputs_of(size), strict=True)
     ]
     expected = published_segformer_head(inputs, head.state_dict())
     torch.testing.assert_close(head(inputs), expected, rtol=0, atol=1e-6)
@@ -191,7 +173,7 @@ def test_linear_projection_starts_as_a_linear_layer():
 
 def test_segformer_cascade_order_and_guides(reports):
     head = build(UpsampleSegformerHead, 'segformer', upsample_cfg=dict(type=Reports))
-    inputs = pyramid((33, 47))
+    inputs = inputs_of((33, 47))
     head(inputs)
     projected = [conv(x) for conv, x in zip(head.convs, inputs, strict=True)]
     starts_and_targets = [(3, 2), (None, 1), (None, 0), (2, 1), (None, 0), (1, 0)]
@@ -211,7 +193,7 @@ def test_segformer_cascade_order_and_guides(reports):
 def test_segformer_stepwise_joins_one_level_after_the_other(name, size):
     """Written out; FreqFusion enhances its guides, the others leave them as they are."""
     head = build(UpsampleSegformerHead, 'segformer', upsample_cfg=name, stepwise=True).double()
-    inputs = [x.double() for x in pyramid(size)]
+    inputs = [x.double() for x in inputs_of(size)]
     x0, x1, x2, x3 = (conv(x) for conv, x in zip(head.convs, inputs, strict=True))
 
     def raised(step, x, guide):
@@ -235,14 +217,14 @@ def test_segformer_stepwise_joins_one_level_after_the_other(name, size):
 def test_segformer_stepwise_trains_and_has_no_cascade():
     options = dict(upsample_cfg='freqfusion', stepwise=True)
     head = build(UpsampleSegformerHead, 'segformer', **options).train()
-    head(pyramid((33, 47))).square().sum().backward()
+    head(inputs_of((33, 47))).square().sum().backward()
     assert all(p.grad is not None for p in head.parameters() if p.requires_grad)
     with pytest.raises(ValueError, match='stepwise=True has no choice of cascade, got cascade=Fal'):
         build(UpsampleSegformerHead, 'segformer', cascade=False, **options)
 
 
 def test_segformer_cascade_is_an_option():
-    inputs = pyramid()
+    inputs = inputs_of()
     outs = {}
     for cascade in (None, False, True):
         head = build(UpsampleSegformerHead, 'segformer', upsample_cfg='bilinear', cascade=cascade)
@@ -257,7 +239,7 @@ def test_segformer_cascade_is_an_option():
 
 def test_uper_top_down_order_and_guides(reports):
     head = build(UpsampleUPerHead, 'uper', upsample_cfg=dict(type=Reports))
-    inputs = pyramid()
+    inputs = inputs_of()
     head(inputs)
     assert [upsampler for upsampler, _, _ in reports] == list(head.upsample_modules)[::-1]
     laterals = [conv(x) for conv, x in zip(head.lateral_convs, inputs[:-1], strict=True)]
@@ -267,7 +249,7 @@ def test_uper_top_down_order_and_guides(reports):
 
 def test_uper_fusion_resize_can_be_replaced(reports):
     head = build(UpsampleUPerHead, 'uper', fusion_upsample_cfg=dict(type=Reports))
-    head(pyramid())
+    head(inputs_of())
     assert len(head.upsample_modules) == 3
     assert [upsampler for upsampler, _, _ in reports] == list(head.fusion_upsample_modules)
     assert len(reports) == 6
@@ -275,7 +257,7 @@ def test_uper_fusion_resize_can_be_replaced(reports):
 
 def test_maskformer_guides_are_the_laterals(reports):
     head = build(UpsampleMaskFormerHead, 'maskformer', upsample_cfg=dict(type=Reports))
-    inputs = pyramid((64, 96))
+    inputs = inputs_of((64, 96))
     run(head, inputs)
     decoder = head.pixel_decoder
     assert [upsampler for upsampler, _, _ in reports] == list(decoder.upsample_modules)[::-1]
@@ -322,7 +304,7 @@ def test_upsamplers_keep_their_own_initialisation(name):
 def test_every_parameter_gets_a_gradient(name, upsampler):
     """Also at odd sizes; an unused parameter would stop distributed training."""
     head = build(HEADS[name][0], name, upsample_cfg=upsampler).train()
-    outs = run(head, pyramid((33, 47)))
+    outs = run(head, inputs_of((33, 47)))
     sum((out * torch.randn_like(out)).sum() for out in outs).backward()
     idle = [key for key, parameter in head.named_parameters() if parameter.grad is None]
     assert not idle

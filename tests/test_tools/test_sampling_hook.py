@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 pytest.importorskip('mmengine')
 
 from mmengine.registry import HOOKS
+from networks import fixed_layer
 
 from mmdysample import DySample
 from mmdysample.sampling.hook import SamplingStatsHook
@@ -35,15 +37,6 @@ class Recorder:
 
     def add_image(self, name, image, step):
         self.images.append((step, name, image))
-
-
-def fixed_layer(x=0.5, y=-0.25) -> DySample:
-    """One group whose offset is (x, y) input pixels everywhere."""
-    layer = DySample(4, groups=1)
-    torch.nn.init.zeros_(layer.offset.weight)
-    offsets = torch.tensor([x, y]).repeat_interleave(4) / layer.scope_factor
-    layer.offset.bias.data.copy_(offsets)
-    return layer
 
 
 def run_iterations(hook, model, inputs, visualizer=None) -> Recorder:
@@ -92,7 +85,7 @@ def test_models_that_it_cannot_watch():
 
 
 def test_logged_values_and_iterations():
-    model = torch.nn.ModuleDict(dict(far=fixed_layer(), near=fixed_layer(0.0, 0.25)))
+    model = torch.nn.ModuleDict(dict(far=fixed_layer(), near=fixed_layer((0.0, 0.25))))
     model.forward = lambda x: model['near'](model['far'](x))
     x = torch.randn(2, 4, 3, 4)
     logged = run_iterations(SamplingStatsHook(interval=2), model, [x] * 5).scalars
@@ -114,7 +107,7 @@ def test_logged_values_and_iterations():
 def test_calls_of_one_iteration_count_by_their_positions():
     # Maps of 3 x 4 and 1 x 4. In x the last of 8 columns ends at 3.75, beyond the edge; in y the
     # first of 6 rows, and the first of 2, at -0.75. So 8 + 5 of 48 are outside, and 8 + 1 of 16.
-    layer = fixed_layer(0.5, -0.5)
+    layer = fixed_layer((0.5, -0.5))
     batch = [torch.randn(1, 4, 3, 4), torch.randn(1, 4, 1, 4)]
     ((_, scalars),) = run_iterations(SamplingStatsHook(1), layer, [batch]).scalars
     assert scalars['sampling//outside_map'] == pytest.approx((13 + 9) / 64)
@@ -186,7 +179,7 @@ def test_gradients_and_random_numbers_are_the_same(dtype):
 def test_maps_show_the_first_image_on_a_fixed_scale():
     hook = SamplingStatsHook(2, draw_maps=True, map_limit=0.5)
     images = run_iterations(
-        hook, torch.nn.Sequential(fixed_layer(0, 0.7)), [torch.randn(2, 4, 2, 3)] * 2
+        hook, torch.nn.Sequential(fixed_layer((0, 0.7))), [torch.randn(2, 4, 2, 3)] * 2
     )
     ((step, name, image),) = images.images
     assert (step, name, image.shape, image.dtype) == (2, 'sampling_0', (4, 6, 3), np.uint8)
@@ -249,12 +242,13 @@ TWO_PROCESSES = """
 import json, sys
 import torch
 from mmengine.model import MMDistributedDataParallel
-sys.path.insert(0, sys.argv[1])
-from test_sampling_hook import SamplingStatsHook, Recorder, fixed_layer, run_iterations
+sys.path[:0] = sys.argv[1:]
+from networks import fixed_layer
+from test_sampling_hook import SamplingStatsHook, run_iterations
 
 torch.distributed.init_process_group('gloo')
 rank = torch.distributed.get_rank()
-model = torch.nn.ModuleDict(dict(both=fixed_layer(), second=fixed_layer(0.0, 0.25)))
+model = torch.nn.ModuleDict(dict(both=fixed_layer(), second=fixed_layer((0.0, 0.25))))
 model.forward = lambda x: model['both'](x) if rank == 0 else model['second'](model['both'](x))
 wrapped = MMDistributedDataParallel(model, find_unused_parameters=True)
 # Rank 0 has a batch of one, rank 1 of three, on a narrower map.
@@ -268,13 +262,13 @@ torch.distributed.destroy_process_group()
 
 @pytest.mark.slow
 def test_processes_share_their_statistics(tmp_path):
-    script = tmp_path / 'script.py'
+    script, folder = tmp_path / 'script.py', Path(__file__).parent
     script.write_text(TWO_PROCESSES)
     common = dict(os.environ, WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
     common.update(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
     processes = [
         subprocess.Popen(
-            [sys.executable, str(script), os.path.dirname(__file__)],
+            [sys.executable, str(script), *map(str, (folder, folder.parent))],
             env=dict(common, RANK=str(rank), LOCAL_RANK=str(rank)),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
