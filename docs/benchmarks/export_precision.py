@@ -72,7 +72,7 @@ def main() -> None:
         kept = sampling_nodes(part, path)
         wanted, at = run(path, images[-1], part.outputs)
         for precision in ('float16', 'int8'):
-            for what, nodes in (('sampling in float32', kept), ('everything', [])):
+            for lowered, nodes in (('sampling in float32', kept), ('everything', [])):
                 copy = shutil.copy(path, Path(folder, 'lower.onnx'))
                 if precision == 'float16':
                     to_half(copy, nodes)
@@ -80,7 +80,7 @@ def main() -> None:
                     to_int8(copy, nodes, images[:-1])
                 outputs, positions = run(copy, images[-1], part.outputs)
                 moved = [np.abs(a - b) for a, b in zip(positions, at, strict=True)]
-                report['graphs'][f'{precision}, {what}'] = dict(
+                report['graphs'][f'{precision}, {lowered}'] = dict(
                     positions=[dict(mean=float(m.mean()), worst=float(m.max())) for m in moved],
                     outputs=max(map(relative_difference, outputs, wanted)),
                 )

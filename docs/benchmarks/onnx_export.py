@@ -108,7 +108,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in upsampler_names():
             path = Path(folder, f'{name}.onnx')
-            results = {what: difference(name, *how, path) for what, how in COLUMNS.items()}
+            results = {
+                column: difference(name, dynamo, free, path)
+                for column, (dynamo, free) in COLUMNS.items()
+            }
             report['types'][name] = results
             sys.stdout.write(f'{name}: {results}\n')
     Path(__file__).with_suffix('.json').write_text(json.dumps(report, indent=1) + '\n')

@@ -96,7 +96,7 @@ class SigLoss(SiLogLoss):
         return self.loss_weight * squared.clamp(min=_FLOOR).sqrt()
 
     def _step(self) -> bool:
-        """Whether to warm up; counts the steps of training until that is over."""
+        """Tell whether to warm up, and count the steps of training until that is over."""
         if not (self.training and self.warm_up_iters) or self.steps >= self.warm_up_iters:
             return False
         self.steps += 1

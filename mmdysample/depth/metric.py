@@ -14,12 +14,12 @@ from torch import Tensor
 
 
 def nyu_crop(height: int, width: int) -> tuple[slice, slice]:
-    """Eigen's rows and columns for NYU: the part of 480 x 640 pixels with projected depth."""
+    """Give Eigen's rows and columns for NYU: the part of 480 x 640 pixels with projected depth."""
     return slice(45, 471), slice(41, 601)
 
 
 def garg_crop(height: int, width: int) -> tuple[slice, slice]:
-    """Garg's rows and columns for KITTI: the part of a map that its laser reaches."""
+    """Give Garg's rows and columns for KITTI: the part of a map that its laser reaches."""
     rows = slice(int(0.40810811 * height), int(0.99189189 * height))
     return rows, slice(int(0.03594771 * width), int(0.96405229 * width))
 
@@ -28,7 +28,7 @@ CROPS = dict(nyu_crop=nyu_crop, garg_crop=garg_crop)
 
 
 def depth_errors(truth: Tensor, prediction: Tensor) -> dict[str, float]:
-    """The nine benchmark numbers of one image (Eigen et al., arXiv 1406.2283, Sec. 4).
+    """Compute the nine benchmark numbers of one image (Eigen et al., arXiv 1406.2283, Sec. 4).
 
     Args:
         truth (Tensor): True depths in metres, ``(P,)``, positive.
@@ -41,18 +41,8 @@ def depth_errors(truth: Tensor, prediction: Tensor) -> dict[str, float]:
         logarithmic gap, as in the KITTI benchmark.
     """
     truth, prediction = truth.double(), prediction.double()
-    gap, log_gap = prediction - truth, prediction.log() - truth.log()
-    ratio = torch.maximum(prediction / truth, truth / prediction)
-    errors = {f'd{k}': (ratio < 1.25**k).double().mean() for k in (1, 2, 3)}
-    errors |= dict(
-        abs_rel=(gap.abs() / truth).mean(),
-        sq_rel=(gap**2 / truth).mean(),
-        rmse=(gap**2).mean().sqrt(),
-        rmse_log=(log_gap**2).mean().sqrt(),
-        log10=(prediction.log10() - truth.log10()).abs().mean(),
-        silog=100 * log_gap.std(correction=0),
-    )
-    return {name: value.item() for name, value in errors.items()}
+    silog = 100 * (prediction.log() - truth.log()).std(correction=0).item()
+    return DepthMetric._calc_all_metrics(truth, prediction) | dict(silog=silog)
 
 
 class BenchmarkDepthMetric(DepthMetric):

@@ -135,7 +135,7 @@ class HAHINeck(BaseModule):
     def _aggregate(
         self, levels: Sequence[Tensor], shapes: list[tuple[int, int]], layout: dict[str, Any]
     ) -> Tensor:
-        """Self-attention around the centre of each pixel: ``(N, sum of H_i W_i, width)``."""
+        """Attend around the centre of each pixel: ``(N, sum of H_i W_i, embedding_dim)``."""
         tokens = torch.cat(
             [_as_tokens(proj(x)) for proj, x in zip(self.trans_proj, levels, strict=True)], dim=1
         )
@@ -154,7 +154,7 @@ class HAHINeck(BaseModule):
         )
 
     def _interact(self, branch: Tensor, tokens: Tensor, layout: dict[str, Any]) -> Tensor:
-        """Cross-attention: the fused branch ``(N, C_0, H_0, W_0)``."""
+        """Let the branch attend to the tokens, and fuse: ``(N, C_0, H_0, W_0)``."""
         query = _as_tokens(self.conv_proj(branch))
         positions = sine_encoding(*branch.shape[-2:], self.embedding_dim, query.device)
         positions = positions[None].to(query.dtype)
@@ -169,7 +169,7 @@ class HAHINeck(BaseModule):
 
 
 def sine_encoding(height: int, width: int, channels: int, device: torch.device) -> Tensor:
-    """DETR's sine positional encoding, not normalised: pixels count from 1.
+    """Make DETR's sine positional encoding, not normalised: pixels count from 1.
 
     Args:
         height (int): Rows of the map.
@@ -193,7 +193,7 @@ def sine_encoding(height: int, width: int, channels: int, device: torch.device) 
 
 
 def pixel_centres(height: int, width: int, device: torch.device) -> Tensor:
-    """Centres ``(height * width, 2)`` of all pixels, x before y, in fractions of the map."""
+    """Give the centres ``(height * width, 2)`` of all pixels, x before y, as parts of the map."""
     y = (torch.arange(height, device=device) + 0.5) / height
     x = (torch.arange(width, device=device) + 0.5) / width
     return torch.stack((x.expand(height, -1), y[:, None].expand(-1, width)), dim=-1).flatten(0, 1)

@@ -15,7 +15,7 @@ class _FixedCrop(BaseTransform):
     """
 
     def box(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Top, bottom, left and right of the part to keep."""
+        """Give top, bottom, left and right of the part to keep."""
         raise NotImplementedError
 
     def transform(self, results: dict) -> dict:
@@ -48,7 +48,7 @@ class NYUCrop(_FixedCrop):
     """Cut the white frame off the pictures of NYU Depth v2: 480 x 640 to 427 x 565."""
 
     def box(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """The same part of every picture."""
+        """Keep the same part of every picture."""
         return 45, 472, 43, 608
 
 
@@ -65,7 +65,7 @@ class KBCrop(_FixedCrop):
         self.size = size
 
     def box(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """The last rows, the columns in the middle."""
+        """Keep the last rows, and the columns in the middle."""
         top, left = height - self.size[0], (width - self.size[1]) // 2
         return top, height, left, left + self.size[1]
 
@@ -98,7 +98,7 @@ class DepthColorAug(BaseTransform):
 
     @cache_randomness
     def draw(self) -> tuple[float, np.ndarray] | None:
-        """Gamma and the factor of each channel, or None for no change."""
+        """Draw gamma and the factor of each channel, or None for no change."""
         if np.random.rand() >= self.prob:
             return None
         brightness = np.random.uniform(*self.brightness_range)

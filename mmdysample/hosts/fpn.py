@@ -99,7 +99,7 @@ class UpsampleFPNMixin:
     def _extra_levels(
         self, on_input: Tensor, on_lateral: Tensor, on_output: Tensor
     ) -> list[Tensor]:
-        """The levels above the backbone's, pooled (Faster R-CNN) or convolved (RetinaNet)."""
+        """Make the levels above the backbone's, pooled (Faster R-CNN) or convolved (RetinaNet)."""
         extra_count = self.num_outs - len(self.lateral_convs)
         if not self.add_extra_convs:
             # A pool of size 1 only subsamples, so each level can be taken from the last one.

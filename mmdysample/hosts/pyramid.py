@@ -94,7 +94,7 @@ class PyramidUpsample(ModuleList):
             )
 
     def _targets(self, level: int) -> list[int]:
-        """Levels whose size ``level`` takes on its way to the finest."""
+        """List the levels whose size ``level`` takes on its way to the finest."""
         return list(range(level - 1, -1, -1)) if self.cascade else [0]
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:

@@ -236,7 +236,7 @@ def find_upsampling(module: nn.Module, *example_inputs: Any) -> list[UpsampleCal
 
 
 def example_pyramid(in_channels: Sequence[int]) -> list[Tensor]:
-    """Zero feature maps with which a neck can be run once.
+    """Make feature maps of zeros with which a neck can be run once.
 
     Args:
         in_channels (Sequence[int]): Channels of the levels, finest first.
@@ -328,7 +328,7 @@ def _refuse_checkpointing(call: UpsampleCall, forward: Callable) -> None:
 def _check_request(
     call: UpsampleCall, upsampler: Upsampler, x: Tensor, size: Any, scale_factor: Any
 ) -> tuple[int, int] | None:
-    """The ``size`` for an upsampler, if the call asks for the factor that it has."""
+    """Find the ``size`` for an upsampler, if the call asks for the factor that it has."""
     if size is None:
         factors = _as_pair(scale_factor)
         if any(factor != call.scale_factor for factor in factors):

@@ -161,13 +161,13 @@ def _overrides(args: argparse.Namespace, table: Table, row: Row, processes: int)
 
 
 def gpus_of(args: argparse.Namespace) -> int:
-    """How many GPUs each job has; a cluster is taken to have some, whatever this machine has."""
+    """Tell how many GPUs each job has; a cluster is taken to have some, whatever is here."""
     some = args.launcher == 'slurm' or visible_gpus()
     return int(bool(some)) if args.gpus is None else args.gpus
 
 
 def at_once(args: argparse.Namespace) -> int:
-    """How many jobs run at the same time on this machine."""
+    """Tell how many jobs run at the same time on this machine."""
     if args.jobs or not gpus_of(args):
         return args.jobs or len(os.sched_getaffinity(0))
     return max(1, len(visible_gpus()) // gpus_of(args))

@@ -67,7 +67,7 @@ class Section:
         return sum(run.record.get('training_seconds', 0) for run in self.finished)
 
     def runs_of(self, row: Row) -> list[Run]:
-        """The runs of one row."""
+        """Choose the runs of one row."""
         return [run for run in self.runs if run.row == row.name]
 
     def state(self, row: Row) -> str:

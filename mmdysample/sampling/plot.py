@@ -22,7 +22,7 @@ MAP_COLOURS = 'viridis'
 
 
 def group_colours(groups: int) -> np.ndarray:
-    """Colours of the channel groups' arrows.
+    """Choose the colours of the channel groups' arrows.
 
     Args:
         groups (int): How many.
@@ -37,7 +37,7 @@ def group_colours(groups: int) -> np.ndarray:
 
 
 def enlargement(picture_size: tuple[int, int]) -> int:
-    """How many times wider and higher :func:`draw_arrows` makes a picture of a size."""
+    """Tell how many times wider and higher :func:`draw_arrows` makes a picture of a size."""
     return max(1, math.ceil(_WIDTH / max(picture_size)))
 
 

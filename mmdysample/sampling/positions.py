@@ -139,7 +139,7 @@ class AxisMap:
         return np.asarray(points, dtype=float) * self.scale + self.shift
 
     def inverse(self) -> AxisMap:
-        """Lead back."""
+        """Invert the map."""
         scale = 1 / np.asarray(self.scale)
         return AxisMap(tuple(scale), tuple(-scale * self.shift))
 
@@ -207,7 +207,7 @@ class PlacedSampling:
         return self.to_picture.after(AxisMap((1 / factor, 1 / factor), (shift, shift)))
 
     def arrows(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where arrows start and end in the picture.
+        """Find where arrows start and end in the picture.
 
         Args:
             pixels (np.ndarray): Output pixels ``(P, 2)``, row before column.
@@ -287,11 +287,11 @@ class PlacedSampling:
         return np.array(chosen, dtype=int).reshape(-1, 2)
 
     def _centres(self) -> np.ndarray:
-        """Centres of the output pixels in the picture, ``(h', w', 2)``."""
+        """Find the centres of the output pixels in the picture, ``(h', w', 2)``."""
         return self.out_to_picture(np.stack(np.indices(self.out_size)[::-1], axis=-1))
 
     def _inside(self) -> np.ndarray:
-        """Which output pixels lie in the picture, not in padding, ``(h', w')``."""
+        """Tell which output pixels lie in the picture, not in padding, ``(h', w')``."""
         return _inside(self._centres(), self.picture_size)
 
 
@@ -307,7 +307,7 @@ def check_points(points: np.ndarray, picture_size: tuple[int, int]) -> None:
 
 
 def _inside(points: np.ndarray, picture_size: tuple[int, int]) -> np.ndarray:
-    """Which points ``(..., 2)``, x before y, lie in a picture of that height and width."""
+    """Tell which points ``(..., 2)``, x before y, lie in a picture of that height and width."""
     return ((points >= -0.5) & (points <= np.array(picture_size[::-1]) - 0.5)).all(axis=-1)
 
 

@@ -70,7 +70,7 @@ def segments(frame: Frame) -> list[Segment]:
 
 
 def run_lengths(mask: np.ndarray) -> dict:
-    """COCO's uncompressed run-length code of a mask (H, W), exact to the pixel."""
+    """Write COCO's uncompressed run-length code of a mask (H, W), exact to the pixel."""
     flat = np.concatenate([[0], mask.ravel(order='F').astype(np.int8), [0]])
     changes = np.nonzero(np.diff(flat))[0]
     counts = np.diff(np.concatenate([[0], changes, [mask.size]])).tolist()
@@ -78,7 +78,7 @@ def run_lengths(mask: np.ndarray) -> dict:
 
 
 def instance_annotations(parts: list[Segment]) -> list[dict]:
-    """COCO annotations of the things, but for ``id`` and ``image_id``."""
+    """Make COCO annotations of the things, but for ``id`` and ``image_id``."""
     return [
         dict(
             category_id=part.label + 1,
@@ -93,7 +93,7 @@ def instance_annotations(parts: list[Segment]) -> list[dict]:
 
 
 def panoptic_annotation(parts: list[Segment]) -> tuple[np.ndarray, list[dict]]:
-    """The panoptic picture, uint8 RGB (H, W, 3), id = R + 256 G + 256² B, and its segments_info."""
+    """Make the panoptic picture, uint8 (H, W, 3), R + 256 G + 256² B = id, and segments_info."""
     ids, infos = np.zeros(parts[0].mask.shape, dtype=np.int32), []
     for number, part in enumerate(parts):
         # Ids near the class's colour make the pictures readable; the number makes them unique.
@@ -113,12 +113,12 @@ def panoptic_annotation(parts: list[Segment]) -> tuple[np.ndarray, list[dict]]:
 
 
 def depth_picture(frame: Frame) -> np.ndarray:
-    """Depth as uint16 (H, W), in millimetres."""
+    """Give depth as uint16 (H, W), in millimetres."""
     return np.round(frame.depth * DEPTH_SCALE).astype(np.uint16)
 
 
 def categories(panoptic: bool) -> list[dict]:
-    """COCO's category table, ids from 1; the panoptic one has the stuff too, and colours."""
+    """Make COCO's category table, ids from 1; the panoptic one has the stuff too, and colours."""
     if not panoptic:
         return [dict(id=i, name=name) for i, name in enumerate(THINGS, 1)]
     return [

@@ -57,12 +57,12 @@ class Thing:
         return float(self.solid.triangles[..., 1].max())
 
     def moved(self, position, yaw: float = 0.0) -> Thing:
-        """A copy turned by ``yaw`` radians about the y axis and then shifted."""
+        """Copy, turned by ``yaw`` radians about the y axis and then shifted."""
         return replace(self, solid=self.solid.put(position, 1.0, axis_rotation('y', yaw)))
 
 
 def assemble(rng, name: str, parts: list[tuple[Material, Solid]], room: float = 0.0) -> Thing:
-    """An object of several solids; the patterns start at a random point."""
+    """Make an object of several solids; the patterns start at a random point."""
     materials, solids = zip(*parts, strict=True)
     texture = [
         material.cells * solid.triangles + rng.uniform(0, 64, 3) for material, solid in parts
@@ -78,13 +78,13 @@ def assemble(rng, name: str, parts: list[tuple[Material, Solid]], room: float = 
 
 
 def colour(rng, hue=(0.0, 1.0), saturation=(0.35, 0.9), value=(0.35, 0.95)) -> tuple[float, ...]:
-    """A random linear RGB colour; the ranges are those of HSV, the hue in turns."""
+    """Draw a linear RGB colour; the ranges are those of HSV, the hue in turns."""
     rgb = colorsys.hsv_to_rgb(*(rng.uniform(*limits) for limits in (hue, saturation, value)))
     return tuple(channel**2.2 for channel in rgb)
 
 
 def darker(rgb: tuple[float, ...], factor: float) -> tuple[float, ...]:
-    """A colour times a factor."""
+    """Multiply a colour by a factor."""
     return tuple(factor * channel for channel in rgb)
 
 
@@ -104,7 +104,7 @@ def _painted(rng, size: float, patterns: str, gloss: float = 0.0) -> Material:
 
 
 def ball(rng: np.random.Generator, size: float) -> Thing:
-    """A ball, tilted so that its pattern shows."""
+    """Make a ball, tilted so that its pattern shows."""
     material = _painted(rng, size, 'plain stripes stripes dots checker marble', gloss=0.5)
     thing = assemble(rng, 'ball', [(material, BALL.put(scale=size / 2))])
     tilted = thing.solid.put(rotation=axis_rotation('x', rng.uniform(-1, 1)))
@@ -113,7 +113,7 @@ def ball(rng: np.random.Generator, size: float) -> Thing:
 
 
 def crate(rng: np.random.Generator, size: float) -> Thing:
-    """A box of planks within a frame, or a painted one."""
+    """Make a box of planks within a frame, or a painted one."""
     a, b, c = whole = np.array([1.0, rng.uniform(0.55, 1.0), rng.uniform(0.6, 1.0)]) * size / 1.15
     if rng.random() < 0.55:
         body, frame, width = _wooden(rng, 7 / size, 'planks'), _wooden(rng, 3 / size), 0.08 * size
@@ -133,7 +133,7 @@ def crate(rng: np.random.Generator, size: float) -> Thing:
 
 
 def drum(rng: np.random.Generator, size: float) -> Thing:
-    """A standing or lying barrel with hoops."""
+    """Make a standing or lying barrel with hoops."""
     radius, height = size * rng.uniform(0.26, 0.36), size * rng.uniform(0.75, 1.0)
     metal = colour(rng, saturation=(0.0, 0.3))
     body = _painted(rng, size, 'plain plain stripes', gloss=0.35)
@@ -149,7 +149,7 @@ def drum(rng: np.random.Generator, size: float) -> Thing:
 
 
 def cone(rng: np.random.Generator, size: float) -> Thing:
-    """A traffic cone on a square foot, or a plain cone."""
+    """Make a traffic cone on a square foot, or a plain cone."""
     radius = size * rng.uniform(0.24, 0.36)
     shape = lathe([(0, 0), (radius, 0), (0.12 * radius, size), (0, size)], sides=32)
     if rng.random() < 0.6:
@@ -161,7 +161,7 @@ def cone(rng: np.random.Generator, size: float) -> Thing:
 
 
 def ring(rng: np.random.Generator, size: float) -> Thing:
-    """A torus that lies on the ground or stands on its edge."""
+    """Make a torus that lies on the ground or stands on its edge."""
     tube = size * rng.uniform(0.06, 0.14)
     profile = tube * arc(12, 0, 2 * np.pi) + (size / 2 - tube, 0)
     profile[-1] = profile[0]
@@ -173,7 +173,7 @@ def ring(rng: np.random.Generator, size: float) -> Thing:
 
 
 def table(rng: np.random.Generator, size: float) -> Thing:
-    """A round or square top on three or four thin legs."""
+    """Put a round or square top on three or four thin legs."""
     height, thick, half = size * rng.uniform(0.6, 0.95), 0.05 * size, size / 2
     dark = colour(rng, value=(0.1, 0.5))
     top = _wooden(rng, 4 / size) if rng.random() < 0.6 else _painted(rng, size, 'plain marble')
@@ -192,7 +192,7 @@ def table(rng: np.random.Generator, size: float) -> Thing:
 
 
 def fence(rng: np.random.Generator, size: float) -> Thing:
-    """Pickets on rails, or a lattice of thin bars between posts."""
+    """Make pickets on rails, or a lattice of thin bars between posts."""
     height, half, thin = size * rng.uniform(0.4, 0.6), size / 2, size * rng.uniform(0.01, 0.016)
     base = _white(rng) if rng.random() < 0.4 else colour(rng, (0.05, 0.1), value=(0.28, 0.75))
     wood, solids = Material(base, darker(base, 0.55), 'wood', 5 / size), []
@@ -220,7 +220,7 @@ def fence(rng: np.random.Generator, size: float) -> Thing:
 
 
 def tree(rng: np.random.Generator, size: float) -> Thing:
-    """A trunk that forks into thin branches, with or without clumps of leaves."""
+    """Make a trunk that forks into thin branches, with or without clumps of leaves."""
     bark, green = _wooden(rng, 6 / size), colour(rng, (0.17, 0.4), (0.4, 0.8), (0.3, 0.7))
     leaves = Material(green, darker(green, 0.35), 'gravel', 12 / size)
     trunk, leafy, turn = 0.045 * size * rng.uniform(0.7, 1.3), rng.random() < 0.6, rng.uniform(0, 6)

@@ -13,7 +13,7 @@ from mmdysample.scenes.scenes import render_frame
 
 
 def draw_instances(frame: Frame) -> np.ndarray:
-    """The picture with tinted masks and boxes; uint8 RGB (H, W, 3)."""
+    """Draw the picture with tinted masks and boxes; uint8 RGB (H, W, 3)."""
     picture, boxes = 0.75 * frame.image, []
     for number, part in enumerate(segments(frame)):
         if part.thing and not part.crowd:
@@ -29,12 +29,12 @@ def draw_instances(frame: Frame) -> np.ndarray:
 
 
 def draw_semantic(frame: Frame) -> np.ndarray:
-    """The semantic map in the classes' colours; uint8 RGB (H, W, 3)."""
+    """Draw the semantic map in the classes' colours; uint8 RGB (H, W, 3)."""
     return np.array(PALETTE, np.uint8)[frame.semantic]
 
 
 def draw_depth(frame: Frame) -> np.ndarray:
-    """Depth from yellow (near) to violet (far), black where there's none; uint8 RGB (H, W, 3)."""
+    """Draw depth from yellow (near) to violet (far), black where there's none; uint8 (H, W, 3)."""
     valid = frame.depth > 0
     low, high = frame.depth[valid].min(), frame.depth[valid].max()
     near = np.clip((high - frame.depth) / max(high - low, 1e-6), 0, 1)
@@ -43,7 +43,7 @@ def draw_depth(frame: Frame) -> np.ndarray:
 
 
 def contact_sheet(seed: int, split: str, count: int, size: tuple[int, int]) -> Image.Image:
-    """One row for each of the first ``count`` scenes: picture, instances, classes, depth."""
+    """Draw a row for each of the first ``count`` scenes: picture, instances, classes, depth."""
     rows = []
     for index in range(count):
         frame = render_frame(seed, split, index, size)

@@ -48,7 +48,7 @@ class Camera:
         return np.array([[1.0, 0.0, 0.0], [0.0, -c, -s], [0.0, -s, c]])
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """World points (..., 3) to (x * depth, y * depth, depth), x and y counted in samples."""
+        """Map world points (..., 3) to (x * depth, y * depth, depth), x and y in samples."""
         x, y, depth = np.moveaxis(rotate(self.axes, points - (0.0, self.height, 0.0)), -1, 0)
         height, width = self.size
         return np.stack(
@@ -61,7 +61,7 @@ class Camera:
         )
 
     def rays(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """World directions (N, 3) through samples; each is one metre long along the axis."""
+        """Give world directions (N, 3) through samples; each is one metre long along the axis."""
         height, width = self.size
         x = (x - (SAMPLES * width - 1) / 2) / (SAMPLES * self.focal)
         y = (y - (SAMPLES * height - 1) / 2) / (SAMPLES * self.focal)
@@ -161,7 +161,7 @@ class Scan:
         self.shape = shape
 
     def nearest(self) -> np.ndarray:
-        """The nearest triangle at each sample, (rows * columns,); -1 where there is none."""
+        """Find the nearest triangle at each sample, (rows * columns,); -1 where there is none."""
         slope, down, constant = self.weights.sum(axis=1).T[:, self.face]
         length = self.right - self.left + 1
         x = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length - self.left, length)
@@ -174,7 +174,7 @@ class Scan:
         return np.where(best < 0, -1, best & 0xFFFFFFFF)
 
     def covered(self) -> np.ndarray:
-        """Whether each sample lies on any triangle, (rows * columns,)."""
+        """Tell whether each sample lies on any triangle, (rows * columns,)."""
         size = self.shape[0] * self.shape[1]
         start = self.row * self.shape[1] + self.left
         ends = np.bincount(start + self.right - self.left + 1, minlength=size + 1)
@@ -220,7 +220,7 @@ def render(scene: Scene) -> Frame:
 
 
 def _shadows(scene: Scene, shape: tuple[int, int], winner: np.ndarray) -> np.ndarray:
-    """Which samples, of ground or wall, lie in the shadow of a thing."""
+    """Find the samples, of ground or wall, that lie in the shadow of a thing."""
     triangles = scene.triangles[scene.owners < len(scene.things)]
     owner = np.append(scene.owners, -1)[winner]
     shadow = np.zeros(winner.shape, bool)
@@ -234,7 +234,7 @@ def _shadows(scene: Scene, shape: tuple[int, int], winner: np.ndarray) -> np.nda
 
 
 def _shade(scene, scan, parts, samples, winner, shadow) -> tuple[np.ndarray, np.ndarray]:
-    """Depth (N,), infinite for the sky, and linear RGB (N, 3) in [0, 1] at samples."""
+    """Compute depth (N,), infinite for the sky, and linear RGB (N, 3) in [0, 1] at samples."""
     row, column = np.divmod(samples, scan.shape[1])
     rays = scene.camera.rays(column.astype(float), row.astype(float))
     colour = np.empty(rays.shape, np.float32)
@@ -286,7 +286,7 @@ def _shade(scene, scan, parts, samples, winner, shadow) -> tuple[np.ndarray, np.
 
 
 def _sky(scene: Scene, rays: np.ndarray) -> np.ndarray:
-    """Linear RGB (N, 3) of the sky in directions (N, 3): a gradient and clouds."""
+    """Compute linear RGB (N, 3) of the sky in directions (N, 3): a gradient and clouds."""
     x, y, z = (rays.T / np.sqrt((rays**2).sum(axis=1))).astype(np.float32)
     flat = 3 / (np.abs(y) + np.float32(0.25))
     start = scene.seed % 64

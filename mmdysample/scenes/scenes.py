@@ -25,7 +25,7 @@ WALLS = dict(
 
 
 def compose(seed: int, split: str, index: int, size: tuple[int, int] = (240, 320)) -> Scene:
-    """The scene numbered ``index`` of a split.
+    """Compose the scene numbered ``index`` of a split.
 
     Args:
         seed: Seed of the data set.
@@ -74,18 +74,18 @@ def compose(seed: int, split: str, index: int, size: tuple[int, int] = (240, 320
 
 
 def render_frame(seed: int, split: str, index: int, size: tuple[int, int] = (240, 320)) -> Frame:
-    """Picture and truth of a scene; arguments as for :func:`compose`."""
+    """Render picture and truth of a scene; arguments as for :func:`compose`."""
     return render(compose(seed, split, index, size))
 
 
 def _calm(rng) -> tuple[float, ...]:
-    """A colour to stand behind others: greyish, mostly of stone, sand or earth."""
+    """Draw a colour to stand behind others: greyish, mostly of stone, sand or earth."""
     hue = (0.05, 0.15) if rng.random() < 0.6 else (0.3, 1.0)
     return colour(rng, hue, (0.02, 0.28), (0.4, 0.85))
 
 
 def _plane(rng, name: str, material: Material, corners, yaw: float, position, spin: float = 0.0):
-    """A rectangle whose corners are seen counter-clockwise; ``spin`` turns the pattern."""
+    """Make a rectangle whose corners are seen counter-clockwise; ``spin`` turns the pattern."""
     triangles = np.array(corners, float)[[[0, 1, 2], [0, 2, 3]]]
     a, b, c = triangles[0]
     normals = np.broadcast_to(np.cross(b - a, c - a), triangles.shape)
@@ -121,7 +121,7 @@ def _wall(rng, distance: float, eye: float) -> Thing:
 
 def _arrange(rng, camera: Camera, distance: float) -> tuple[Thing, ...]:
     """Stand 6 to 12 objects apart from each other in the field of view, some on others."""
-    spread = 0.5 * camera.size[1] / camera.focal
+    slope = 0.5 * camera.size[1] / camera.focal  # of the outermost rays
     nearest = camera.height / np.tan(camera.pitch + np.arctan2(camera.size[0] / 2, camera.focal))
     things, circles, supports = [], [], []
     wanted = int(rng.integers(6, 13))
@@ -136,13 +136,13 @@ def _arrange(rng, camera: Camera, distance: float) -> tuple[Thing, ...]:
                 things.append(thing.moved(position, rng.uniform(0, 6.28)))
             continue
         z = np.exp(rng.uniform(np.log(nearest), np.log(0.88 * distance)))
-        x = rng.uniform(-1.0, 1.0) * spread * z
+        x = rng.uniform(-1.0, 1.0) * slope * z
         if circles and rng.random() < 0.4:
             # In front of or behind another object, so that one hides a part of the other.
             u, v, _ = circles[int(rng.integers(len(circles)))]
             x = u * z / v + rng.normal(0, 0.15)
         scale = dict(tree=1.8, fence=1.6, table=1.25).get(name, 0.95)
-        size = min(scale * np.exp(rng.uniform(np.log(0.35), 0.0)), 1.2 * z * spread)
+        size = min(scale * np.exp(rng.uniform(np.log(0.35), 0.0)), 1.2 * z * slope)
         yaw = rng.uniform(-0.7, 0.7) if name in ('fence', 'ring') else rng.uniform(0, 6.28)
         # Where it will stand is tried before the mesh is made; long things leave room beside.
         radius = size * dict(fence=0.5, crate=0.62, tree=0.3, cone=0.45).get(name, 0.55)

@@ -19,13 +19,13 @@ def rotate(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cross products (..., 3); exchanging ``a`` and ``b`` changes the signs and no bit else."""
+    """Take cross products (..., 3); exchanging ``a`` and ``b`` changes nothing but the signs."""
     (ax, ay, az), (bx, by, bz) = np.moveaxis(a, -1, 0), np.moveaxis(b, -1, 0)
     return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-1)
 
 
 def axis_rotation(axis: str, angle: float) -> np.ndarray:
-    """The 3x3 rotation by ``angle`` radians about the axis 'x', 'y' or 'z'."""
+    """Give the 3x3 rotation by ``angle`` radians about the axis 'x', 'y' or 'z'."""
     i = 'xyz'.index(axis)
     j, k = (i + 1) % 3, (i + 2) % 3
     matrix = np.eye(3)
@@ -41,7 +41,7 @@ class Solid(NamedTuple):
     normals: np.ndarray
 
     def put(self, position=(0, 0, 0), scale=1.0, rotation=None) -> Solid:
-        """A copy, first stretched by ``scale``, then turned, then shifted."""
+        """Copy, first stretched by ``scale``, then turned, then shifted."""
         scale = np.broadcast_to(np.asarray(scale, float), 3)
         triangles, normals = self.triangles * scale, self.normals / scale
         if rotation is not None:
@@ -49,7 +49,7 @@ class Solid(NamedTuple):
         return Solid(triangles + np.asarray(position, float), normals)
 
     def between(self, start, end, radius: float) -> Solid:
-        """A solid of unit height as a bar of ``radius`` from ``start`` to ``end``."""
+        """Make a solid of unit height a bar of ``radius`` from ``start`` to ``end``."""
         start, end = np.asarray(start, float), np.asarray(end, float)
         length = np.sqrt(((end - start) ** 2).sum())
         y = (end - start) / length
@@ -103,7 +103,7 @@ def _turned(profile: np.ndarray, ring: np.ndarray) -> np.ndarray:
 
 
 def arc(count: int, start: float, end: float) -> np.ndarray:
-    """``count`` + 1 points (radius, height) on the unit circle, angles from the downward axis."""
+    """Give ``count`` + 1 points (radius, height) of the unit circle, angles from straight down."""
     angle = np.linspace(start, end, count + 1)
     return np.stack([np.sin(angle), -np.cos(angle)], axis=1)
 

@@ -20,7 +20,7 @@ def _lattice() -> np.ndarray:
 
 
 def noise(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Smooth value noise (N,) in [-1, 1] with unit cells, periodic over 64 of them."""
+    """Compute smooth value noise (N,) in [-1, 1] with unit cells, periodic over 64 of them."""
     values, parts = _lattice(), []
     for p in (u, v):
         cell = np.floor(p)
@@ -36,7 +36,7 @@ def noise(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def fractal(u: np.ndarray, v: np.ndarray, footprint: np.ndarray, octaves: int) -> np.ndarray:
-    """Sum of octaves of ``noise``, each left out where a sample is wider than its cells."""
+    """Add octaves of ``noise``, each left out where a sample is wider than its cells."""
     total = 0.0
     for octave in range(octaves):
         frequency = 2.03**octave
@@ -46,14 +46,14 @@ def fractal(u: np.ndarray, v: np.ndarray, footprint: np.ndarray, octaves: int) -
 
 
 def wave(x: np.ndarray, footprint: np.ndarray) -> np.ndarray:
-    """A square wave of period 2, positive on [0, 1], between -1 and 1, softened."""
+    """Compute a square wave of period 2, positive on [0, 1], between -1 and 1, softened."""
     to_edge = 0.5 - np.abs(x % 1.0 - 0.5)
     sign = np.where(x % 2.0 < 1.0, np.float32(1), np.float32(-1))
     return sign * np.minimum(1, to_edge / np.maximum(0.5 * footprint, 1e-4))
 
 
 def seams(x: np.ndarray, width: float, footprint: np.ndarray) -> np.ndarray:
-    """Coverage in [0, 1] of lines ``width`` wide at the integers, softened."""
+    """Compute the coverage in [0, 1] of lines of ``width`` at the integers, softened."""
     soft = np.maximum(footprint, 1e-4)
     gap = np.abs(x - np.round(x))
     return np.clip((width / 2 - gap) / soft + 0.5, 0, 1) * np.minimum(1, width / soft)
@@ -72,7 +72,7 @@ def _planks(x, y, z, footprint):
 
 
 def _laid(u, v, width, height, footprint):
-    """Stones of one cell (u, v), each of its own tone, in light joints."""
+    """Lay stones of one cell (u, v), each of its own tone, in light joints."""
     tone = fractal(3.7 * np.floor(u), 5.3 * np.floor(v), footprint, 1)
     joint = np.maximum(seams(u, width, footprint), seams(v, height, footprint))
     return 0.22 + 0.22 * tone * (1 - joint) + joint
@@ -125,7 +125,7 @@ class Material(NamedTuple):
 
 
 def albedo(materials: list[Material], index: np.ndarray, points: np.ndarray, footprint: np.ndarray):
-    """The surfaces' colours.
+    """Colour the surfaces.
 
     Args:
         materials: All materials of a scene.

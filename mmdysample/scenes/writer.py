@@ -128,7 +128,7 @@ def _check_integer(name: str, value, least: int) -> None:
 
 
 def _is_rendered(root: Path, wanted: dict) -> bool:
-    """Whether ``root`` holds the wanted data; ValueError if it holds anything else."""
+    """Tell whether ``root`` holds the wanted data; raise ValueError if it holds anything else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
@@ -179,7 +179,7 @@ def _write(root: Path, manifest: dict, workers: int) -> None:
 
 
 def _mapped(function, jobs: list, workers: int) -> Iterator:
-    """Results in the order of the jobs, from a pool where that's possible and worth while."""
+    """Give results in the order of the jobs, from a pool where that's possible and worth while."""
     workers = min(workers, len(jobs) // 4)
     if workers < 2 or multiprocessing.current_process().daemon:
         yield from map(function, jobs)
