@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from scripts import run_script
 
 import mmdysample
 
@@ -93,27 +92,15 @@ def test_packages_are_imported_where_they_belong(package):
 
 
 def test_torch_alone_is_enough():
-    script = f"""
-import sys
-from importlib.abc import MetaPathFinder
-
-class Absent(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in {FRAMEWORKS!r}:
-            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
-
-import importlib.util
-real = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *a: None if name in {FRAMEWORKS!r} else real(name, *a)
-sys.meta_path.insert(0, Absent())
+    result = run_script(
+        f"""
 import torch
 from mmdysample import DySample, build_upsampler
 assert DySample(16)(torch.zeros(1, 16, 2, 3)).shape == (1, 16, 4, 6)
 assert build_upsampler('dysample_s_plus', 32, 2)(torch.zeros(1, 32, 2, 3)).shape[-1] == 6
 print(sorted(name for name in sys.modules if name.split('.')[0] in {FRAMEWORKS!r}))
-"""
-    result = subprocess.run(
-        [sys.executable, '-c', script], capture_output=True, text=True, check=False
+""",
+        without=FRAMEWORKS,
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == '[]'

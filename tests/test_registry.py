@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import os
-import subprocess
-import sys
 from importlib import import_module
 
 import pytest
+from scripts import run_script
 
 from mmdysample.registry import CLASSES, MMCV_UPSAMPLERS
 
@@ -23,15 +21,8 @@ NAMES = [
 ]
 
 
-def run(script: str, *path: str) -> subprocess.CompletedProcess:
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([*path, *sys.path]))
-    return subprocess.run(
-        [sys.executable, '-c', script], capture_output=True, text=True, check=False, env=environment
-    )
-
-
 def test_import_is_silent_light_and_without_effect_on_torch():
-    done = run("""
+    done = run_script("""
 import sys, torch
 before = torch.serialization.get_safe_globals()
 import mmdysample
@@ -75,7 +66,7 @@ def test_every_public_class_of_the_frameworks_is_registered():
 def test_names_resolve_from_every_scope(scope):
     for package in ('mmdet', 'mmseg'):
         pytest.importorskip(package)
-    done = run(f"""
+    done = run_script(f"""
 from mmengine.config import Config
 cfg = Config.fromstring('''
 custom_imports = dict(imports=['mmdysample'])
@@ -97,7 +88,7 @@ print(*(type(MODELS.build(dict(cfg.neck, type=name))).__module__ for name in nam
 
 def test_mmcv_keeps_its_names():
     pytest.importorskip('mmcv.ops')
-    done = run("""
+    done = run_script("""
 import sys
 from mmengine.registry import MODELS
 import mmcv.cnn, mmcv.ops
@@ -108,7 +99,7 @@ print(*sorted(theirs & set(mmdysample.upsampler_names())))
 """)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == sorted(MMCV_UPSAMPLERS)
-    done = run('import mmdysample, mmcv.cnn, mmcv.ops')
+    done = run_script('import mmdysample, mmcv.cnn, mmcv.ops')
     assert done.returncode == 0, done.stderr
 
 
@@ -122,7 +113,7 @@ print(*sorted(theirs & set(mmdysample.upsampler_names())))
 def test_a_package_that_cannot_be_imported_gives_a_warning_with_the_reason(tmp_path, failure):
     (tmp_path / 'mmdet').mkdir()
     (tmp_path / 'mmdet' / '__init__.py').write_text(failure + '\n')
-    done = run('import mmdysample; print(mmdysample.DySample(8).groups)', str(tmp_path))
+    done = run_script('import mmdysample; print(mmdysample.DySample(8).groups)', str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stdout == '4\n'
     assert 'mmdysample registers nothing with mmdet: ' in done.stderr
@@ -133,19 +124,13 @@ def test_a_package_that_cannot_be_imported_gives_a_warning_with_the_reason(tmp_p
 def test_whatever_is_absent_the_rest_registers_in_silence(absent):
     """Without ``mmcv.ops``: mmcv-lite, or an mmcv that was built for another torch."""
     pytest.importorskip('mmengine')
-    done = run(f"""
-import sys
-from importlib.abc import MetaPathFinder
-class Absent(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name == {absent!r}:
-            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
-sys.meta_path.insert(0, Absent())
+    script = """
 import mmdysample
 from mmengine.registry import HOOKS, MODELS
 HOOKS.build(dict(type='EpochSeedHook'))
 MODELS.build(dict(type='dysample', in_channels=8))
-""")
+"""
+    done = run_script(script, without=[absent])
     assert done.returncode == 0, done.stderr
     if absent == 'mmcv':  # which upstream's mmdet and mmseg import at once
         assert all('No module named' in line for line in done.stderr.splitlines()[::2])

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scripts import run_script
 
 from mmdysample.costs.compare import compare
 from mmdysample.costs.complexity import UPSAMPLERS, main, to_markdown
@@ -249,24 +250,12 @@ def test_command_runs_from_the_checkout_with_torch_alone(tmp_path: Path) -> None
     """In a process that cannot find the frameworks, fvcore or PyYAML."""
     tool = ROOT / 'tools' / 'analysis' / 'complexity.py'
     script = f"""
-import runpy, sys
-
-class Without:
-    def __init__(self, finder):
-        self.finder = finder
-
-    def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in ('mmcv', 'mmengine', 'mmdet', 'mmseg', 'fvcore', 'yaml'):
-            return None
-        return self.finder.find_spec(name, path, target)
-
-sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+import runpy
 sys.argv = [{str(tool)!r}, '--upsamplers', 'dysample', 'sapa_b', '--out', 'counted.json']
 runpy.run_path(sys.argv[0], run_name='__main__')
 """
-    done = subprocess.run(
-        [sys.executable, '-c', script], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    absent = ('mmcv', 'mmengine', 'mmdet', 'mmseg', 'fvcore', 'yaml')
+    done = run_script(script, without=absent, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == [
         '| dysample | 8,224 | 8,192 | 0.177 |',
