@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -25,6 +24,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._pytree import tree_leaves
 
 from mmdysample.engine.checkpoint import load_from_local, load_weights, save_whole, weights_of
 from mmdysample.engine.errors import UsageError
@@ -174,9 +175,7 @@ def _adopt_part(
             reason = str(error)
             continue
         part = model.get_submodule(path)
-        random = record.difference(part)
-        with _zero_offsets(part):
-            exact = record.difference(part)
+        exact, random = record.difference(part, _zero_offsets(part)), record.difference(part)
         found = Adopted(path, new, init, exact, random)
         best = found if best is None or exact < best.exact else best
         if best.exact <= TOLERANCE:
@@ -198,10 +197,14 @@ class _Record:
     kwargs: dict[str, Any]
     output: Any
 
-    def difference(self, part: nn.Module) -> float:
-        """Compare outputs with those recorded: the greatest difference in standard deviations."""
+    def difference(self, part: nn.Module, weights: Mapping[str, Tensor] | None = None) -> float:
+        """Run a part, some of its weights exchanged, and compare its outputs with those recorded.
+
+        Returns:
+            float: The greatest difference in standard deviations of a recorded output.
+        """
         with torch.no_grad():
-            output = part(*self.args, **self.kwargs)
+            output = functional_call(part, weights or {}, self.args, self.kwargs)
         pairs = zip(_tensors(output), _tensors(self.output), strict=True)
         return max(
             ((ours - theirs).abs().max() / theirs.std().clamp(min=1e-12)).item()
@@ -240,14 +243,8 @@ def _record(model: nn.Module, cfg: Config, paths: Sequence[str]) -> dict[str, _R
     return records
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, Mapping):
-        yield from _tensors(list(output.values()))
-    elif isinstance(output, Sequence):
-        for entry in output:
-            yield from _tensors(entry)
+def _tensors(output: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
 def _load(
@@ -259,19 +256,14 @@ def _load(
     return model
 
 
-@contextmanager
-def _zero_offsets(part: nn.Module) -> Iterator[None]:
-    """Let every DySample of a part sample its initial positions for a while."""
-    offsets = [module.offset for module in part.modules() if isinstance(module, DySample)]
-    kept = [deepcopy(offset.state_dict()) for offset in offsets]
-    for offset in offsets:
-        nn.init.zeros_(offset.weight)
-        nn.init.zeros_(offset.bias)
-    try:
-        yield
-    finally:
-        for offset, values in zip(offsets, kept, strict=True):
-            offset.load_state_dict(values)
+def _zero_offsets(part: nn.Module) -> dict[str, Tensor]:
+    """Make the weights with which every DySample of a part samples its initial positions."""
+    return {
+        f'{path}.offset.{name}': torch.zeros_like(weight)
+        for path, module in part.named_modules()
+        if isinstance(module, DySample)
+        for name, weight in module.offset.named_parameters()
+    }
 
 
 def _nodes_by_path(node: Any, path: str = '') -> Iterator[tuple[str, ConfigDict]]:
@@ -329,6 +321,4 @@ def _run(args: argparse.Namespace) -> None:
     print(f'Train on with: python tools/train.py {config}')
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool and return its exit status."""
-    return run_tool(partial(_run, parse_args(argv)))
+main = partial(run_tool, parse_args, _run)

@@ -204,6 +204,4 @@ def _run(args: argparse.Namespace) -> None:
     print(conversion.report())
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the conversion tool and return its exit status."""
-    return run_tool(partial(_run, parse_args(argv)))
+main = partial(run_tool, parse_args, _run)

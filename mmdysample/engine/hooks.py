@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import random
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.dist import get_rank, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.runner import Runner
+from mmengine.runner import Runner, set_random_seed
 
 from mmdysample.engine.checkpoint import check_weights
 from mmdysample.engine.errors import DivergedError
@@ -127,10 +125,7 @@ class EpochSeedHook(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         """Set the random states."""
         sequence = np.random.SeedSequence((runner.seed, runner.epoch, get_rank()))
-        seed = int(sequence.generate_state(1)[0])
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
+        set_random_seed(int(sequence.generate_state(1)[0]))
 
 
 def checkpoint_hooks(runner: Runner) -> list[CheckpointHook]:

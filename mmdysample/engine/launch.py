@@ -191,17 +191,24 @@ def build_runner(cfg: Config) -> Runner:
     return runner
 
 
-def run_tool(command: Callable[[], None]) -> int:
-    """Run a command; a usage error becomes one message and exit status 2, Ctrl-C 130.
+def run_tool(
+    parse: Callable[[Sequence[str] | None], argparse.Namespace],
+    command: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Run a tool; a usage error becomes one message and exit status 2, Ctrl-C 130.
 
     Args:
-        command (Callable): Does the work; takes no arguments.
+        parse (Callable): Parses the command line.
+        command (Callable): Does the work with what was parsed.
+        argv (Sequence[str], optional): The command line. Defaults to that of this process.
 
     Returns:
         int: The exit status.
     """
+    args = parse(argv)
     try:
-        command()
+        command(args)
     except UsageError as error:
         sys.stderr.write(f'error: {error}\n')
         return _EXIT_USAGE

@@ -165,6 +165,4 @@ def _run(args: argparse.Namespace) -> None:
     print(f'{args.target} holds the weights of {source}')
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool and return its exit status."""
-    return run_tool(partial(_run, parse_args(argv)))
+main = partial(run_tool, parse_args, _run)

@@ -123,6 +123,4 @@ def _dump_predictions(runner: Runner, cfg: Config, path: str) -> None:
     runner.test_evaluator.metrics.append(Dump(out_file_path=path))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the testing tool and return its exit status."""
-    return run_tool(partial(test, parse_args(argv)))
+main = partial(run_tool, parse_args, test)

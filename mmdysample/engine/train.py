@@ -146,6 +146,4 @@ def _log_to_tensorboard(cfg: Config) -> None:
     cfg.visualizer.vis_backends = backends
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the training tool and return its exit status."""
-    return run_tool(partial(train, parse_args(argv)))
+main = partial(run_tool, parse_args, train)

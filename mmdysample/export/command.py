@@ -150,6 +150,4 @@ def test_size(cfg: Config) -> tuple[int, int]:
     raise ExportError('the test pipeline of the config names no size: give --size HEIGHT WIDTH')
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the exporting tool and return its exit status."""
-    return run_tool(partial(export, parse_args(argv)))
+main = partial(run_tool, parse_args, export)

@@ -230,8 +230,8 @@ def report(args: argparse.Namespace) -> None:
     sys.stdout.write(f'{table(results)}\n')
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the reporting tool and return its exit status."""
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line of the reporting tool."""
     parser = argparse.ArgumentParser(
         description='Export the models of the page "Ship it", compare and time them. What has '
         'graphs already is only timed again.'
@@ -246,4 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--rounds', type=int, default=15, help='timed runs, 0 for none (default: 15)'
     )
-    return run_tool(partial(report, parser.parse_args(argv)))
+    return parser.parse_args(argv)
+
+
+main = partial(run_tool, parse_args, report)

@@ -268,17 +268,14 @@ def report(args: argparse.Namespace) -> None:
     say(f'\n{page.with_suffix(".md").read_text()}\nreport: {page} (also .md and .csv)')
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool and return its exit status."""
-    args = parse_args(argv)
+def _run_command(args: argparse.Namespace) -> None:
     commands = dict(list=show_list, plan=plan, run=run, report=report)
+    try:
+        commands[args.command](args)
+    except OSError as error:  # a folder that is a file or read-only, a full disk
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f'{error.filename}: {error.strerror}') from error
 
-    def command() -> None:
-        try:
-            commands[args.command](args)
-        except OSError as error:  # a folder that is a file or read-only, a full disk
-            if isinstance(error, UsageError):
-                raise
-            raise UsageError(f'{error.filename}: {error.strerror}') from error
 
-    return run_tool(command)
+main = partial(run_tool, parse_args, _run_command)

@@ -353,6 +353,4 @@ def _point_errors(function: Any, *args: Any) -> Any:
         raise UsageError(f'--points: {error}') from error
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool and return its exit status."""
-    return run_tool(partial(visualize, parse_args(argv)))
+main = partial(run_tool, parse_args, visualize)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmdysample.ops.checks import check_positive
 from mmdysample.ops.dysample import full_precision
-from mmdysample.ops.wide import convolve
+from mmdysample.ops.layers import convolve
 from mmdysample.upsamplers.base import register_upsampler
 from mmdysample.upsamplers.dysample import DySample, project
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from mmdysample.ops.checks import check_multiple, check_positive
 from mmdysample.ops.dysample import full_precision
+from mmdysample.ops.layers import at_least_float32, convolve, normalise_groups
 from mmdysample.ops.reassembly import reassemble, softmax_kernels
-from mmdysample.ops.wide import convolve, normalise_groups, wide
 from mmdysample.upsamplers.base import Upsampler, check_flags, draw_weights, register_upsampler
 from mmdysample.upsamplers.dysample import initial_displacement
 
@@ -127,7 +127,7 @@ class FreqFusion(Upsampler):
         """The two results, one after the other in the channels: the checks expect one tensor."""
         with full_precision(x.device):
             out, details = self._fuse(x, guide, details=True)
-            both = torch.cat((out, wide(guide) + details), dim=1)
+            both = torch.cat((out, at_least_float32(guide) + details), dim=1)
         return both[..., : size[0], : size[1]].to(x.dtype)
 
     def upsample(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
@@ -140,7 +140,7 @@ class FreqFusion(Upsampler):
 
     def _fuse(self, x: Tensor, guide: Tensor, details: bool) -> tuple[Tensor, Tensor | None]:
         """``x`` upsampled and, where asked for, what the guide loses by smoothing."""
-        x, guide = wide(x), wide(guide)
+        x, guide = at_least_float32(x), at_least_float32(guide)
         fine = convolve(self.hr_channel_compressor, guide)
         coarse = convolve(self.lr_channel_compressor, x)
         high = convolve(self.content_encoder2, fine)

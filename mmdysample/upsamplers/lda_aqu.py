@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmdysample.ops.checks import check_positive
 from mmdysample.ops.dysample import full_precision
-from mmdysample.ops.wide import convolve, normalise_channels, wide
+from mmdysample.ops.layers import at_least_float32, convolve, normalise_channels
 from mmdysample.upsamplers.base import Upsampler, check_flags, draw_weights, register_upsampler
 
 
@@ -114,7 +114,7 @@ class LDAAQU(Upsampler):
         """Choose the points of each output pixel, compare it with them, and add them up."""
         full = (x.shape[-2] * self.scale_factor, x.shape[-1] * self.scale_factor)
         with full_precision(x.device):
-            values = wide(x)
+            values = at_least_float32(x)
             normal = self.layer_norm(values)
             keys = convolve(self.proj_k, normal)
             queries = convolve(self.proj_q, normal)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from mmdysample.ops.checks import check_multiple, check_positive
 from mmdysample.ops.dysample import full_precision
+from mmdysample.ops.layers import at_least_float32, convolve, normalise_groups
 from mmdysample.ops.reassembly.naive import repeat_pixels
-from mmdysample.ops.wide import convolve, normalise_groups, wide
 from mmdysample.upsamplers.base import (
     Upsampler,
     check_flags,
@@ -96,7 +96,8 @@ class SAPADynamic(Upsampler):
     def upsample(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Choose the points, compare them with the guide, and add them up."""
         with full_precision(x.device):
-            values, normal, guide = wide(x), wide(x), wide(guide)
+            values = normal = at_least_float32(x)
+            guide = at_least_float32(guide)
             if self.norm_x is not None:
                 normal = normalise_groups(self.norm_x, normal)
                 guide = normalise_groups(self.norm_y, guide)

@@ -17,6 +17,7 @@ from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from networks import pyramid
+from torch.utils._pytree import tree_leaves
 
 from mmdysample import det
 
@@ -109,14 +110,6 @@ def _scope():
         yield
 
 
-def tensors(outputs):
-    """All tensors of what a host returns, in order."""
-    if isinstance(outputs, torch.Tensor):
-        return [outputs]
-    items = outputs.values() if isinstance(outputs, dict) else outputs
-    return [tensor for item in items for tensor in tensors(item)]
-
-
 @pytest.mark.smoke
 @pytest.mark.parametrize('key', HOSTS)
 def test_the_stock_interpolation_equals_the_stock_host(key):
@@ -126,7 +119,7 @@ def test_the_stock_interpolation_equals_the_stock_host(key):
     ours = host.ours(**copy.deepcopy(host.options), upsample_cfg=dict(type=mode))
     ours.load_state_dict(stock.state_dict(), strict=True)
     inputs = host.inputs()
-    expected, outputs = tensors(stock(inputs)), tensors(ours(inputs))
+    expected, outputs = tree_leaves(stock(inputs)), tree_leaves(ours(inputs))
     assert len(outputs) == len(expected) > 0
     assert all(torch.equal(a, b) for a, b in zip(outputs, expected, strict=True))
 
@@ -144,7 +137,7 @@ def test_learned_upsamplers_one_per_level_all_trained(key, upsampler):
     assert stock_names <= set(ours.state_dict())
     assert {name.split('.')[1] for name in added} == {str(i) for i in range(len(host.swapped))}
     assert all(name.startswith('upsample_modules.') for name in added)
-    outputs = tensors(ours(host.inputs()))
+    outputs = tree_leaves(ours(host.inputs()))
     sum(out.square().sum() for out in outputs if out.is_floating_point()).backward()
     weights = [up.offset.weight for up in ours.upsample_modules if hasattr(up, 'offset')]
     weights = weights or [next(up.parameters()) for up in ours.upsample_modules]

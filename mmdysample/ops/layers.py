@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def wide(x: Tensor) -> Tensor:
-    """``x`` in float32, or in its own dtype where that is wider."""
+def at_least_float32(x: Tensor) -> Tensor:
+    """Cast to float32, where that is wider than the dtype of ``x``."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
