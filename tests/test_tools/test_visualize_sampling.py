@@ -231,20 +231,12 @@ def test_other_upsamplers_are_named(draw, dysample_configs, image, tmp_path):
     assert status == 2 and 'it upsamples with CARAFE' in errors
 
 
-@pytest.mark.parametrize(
-    ('content', 'said'),
-    [
-        ({}, 'has none of the'),
-        ({'neck.upsample_modules.0.offset.weight': torch.ones(16, 16, 1, 1)}, "model's backbone"),
-        ([torch.ones(1)], 'it is of type list'),
-    ],
-)
-def test_checkpoint_without_the_backbone(draw, dysample_configs, image, tmp_path, content, said):
+def test_checkpoint_without_the_backbone(draw, dysample_configs, image, tmp_path):
     path = tmp_path / 'foreign.pth'
-    torch.save(content, path)
+    torch.save({'neck.upsample_modules.0.offset.weight': torch.ones(16, 16, 1, 1)}, path)
     status, _, errors = draw(dysample_configs['mmdet'], image, '--checkpoint', path)
     assert (status, errors.count('\n')) == (2, 1)
-    assert said in errors
+    assert "model's backbone" in errors
 
 
 def test_a_model_that_cannot_be_built(draw, dysample_configs, image):
