@@ -133,15 +133,14 @@ def measure_cases(
         dict: One row per candidate, workload, dtype, memory format, number of threads and
         direction. ``of_ceiling`` is that of :func:`share_of_ceiling`; None for reassemblies.
     """
-    threads_before = torch.get_num_threads()
-    first, *_ = dtypes = preset['dtypes']
+    threads_before, dtypes = torch.get_num_threads(), preset['dtypes']
     cases = [
         (kind, *case)
         for kind in KINDS
         for case in product(
             preset.get(kind, ()), dtypes, FORMATS, preset.get('threads', (threads_before,))
         )
-        if kind != 'upsamplers' or case[1:3] == (first, 'nchw')
+        if kind != 'upsamplers' or case[1:3] == (dtypes[0], 'nchw')
     ]
     for kind, workload, dtype, layout, threads in progress(cases):
         if time.monotonic() > deadline:
