@@ -111,8 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         save(result, to_markdown(result), options.out)
     bandwidth = copy_bandwidth(device)
     result['ceiling_gb_per_s'] = bandwidth / 1e9
-    for row in measure_cases(preset, device, preset['rounds'], bandwidth, deadline):
-        result['rows'].append(row)
+    for rows in measure_cases(preset, device, preset['rounds'], bandwidth, deadline):
+        result['rows'] += rows
         save(result, to_markdown(result), options.out)
     print(to_markdown(result))
     return 0 if all(row['passed'] for row in result['checks']) else 1

@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def measure_cases(
     rounds: int,
     ceiling: float,
     deadline: float = math.inf,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[list[dict[str, Any]]]:
     """Time everything that a preset names.
 
     Args:
@@ -130,8 +130,9 @@ def measure_cases(
         deadline (float): No case is begun after it, by ``time.monotonic``. Defaults to none.
 
     Yields:
-        dict: One row per candidate, workload, dtype, memory format, number of threads and
-        direction. ``of_ceiling`` is that of :func:`share_of_ceiling`; None for reassemblies.
+        list[dict]: For each workload, dtype, memory format and number of threads, one row per
+        candidate and direction. ``of_ceiling`` is that of :func:`share_of_ceiling`; None for
+        reassemblies.
     """
     threads_before, dtypes = torch.get_num_threads(), preset['dtypes']
     cases = [
@@ -151,11 +152,11 @@ def measure_cases(
             kind=kind, workload=workload, dtype=dtype, memory_format=layout, threads=threads
         )
         candidates = list(KINDS[kind](shapes, number, FORMATS[layout], device))
-        for row in time_candidates(candidates, rounds, device):
-            share = None
-            if kind != 'reassembly':
-                share = share_of_ceiling(row, shapes, number, ceiling)
-            yield {**case, **row, 'of_ceiling': share}
+        rows = [case | row for row in time_candidates(candidates, rounds, device)]
+        for row in rows:
+            known = kind != 'reassembly'
+            row['of_ceiling'] = share_of_ceiling(row, shapes, number, ceiling) if known else None
+        yield rows
         torch.compiler.reset()
     torch.set_num_threads(threads_before)
 
@@ -182,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seed=options.seed,
         rounds=options.rounds,
         ceiling_gb_per_s=ceiling / 1e9,
-        rows=list(measure_cases(preset, device, options.rounds, ceiling)),
+        rows=[*chain(*measure_cases(preset, device, options.rounds, ceiling))],
         memory=[
             row
             for workload in preset.get('memory', ())
