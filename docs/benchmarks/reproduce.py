@@ -112,7 +112,10 @@ def details(scale: str, name: str) -> str:
     columns = [c for c in entry.metrics if any(c in row for row in cells.values())]
     compared = [entry.leading, *(c for c in columns if c == 'biou' and scale != 'demo')]
     header = ['row', *columns, *(f'gain in {column}' for column in compared)]
-    header += [] if scale == 'demo' else ['seeds', f'published gain in {entry.leading}']
+    gains = {row: published_gain(entry, row) for row in entry.rows}
+    published = scale != 'demo' and any(gains.values())
+    header += ['seeds'] * (scale != 'demo')
+    header += [f'published gain in {entry.leading}'] * published
     rows = []
     for row in entry.rows:
         if not cells[row]:
@@ -127,8 +130,8 @@ def details(scale: str, name: str) -> str:
             gain = cell.gain is not None
             text = shown(cell.gain, cell.gain_band, entry.metrics[column], '+') if gain else ''
             line.append(text + mark)
-        if scale != 'demo':
-            line += [str(len(cells[row][entry.leading].values)), published_gain(entry, row)]
+        line += [str(len(cells[row][entry.leading].values))] * (scale != 'demo')
+        line += [gains[row]] * published
         rows.append(line)
     return table(header, rows)
 
