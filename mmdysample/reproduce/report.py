@@ -223,7 +223,7 @@ def render(template: str, sections: Sequence[Section], made: dict[str, Any], pic
         sections=sections,
         made=made,
         sources=load_sources(),
-        members=MEMBERS,
+        members=[m for m in MEMBERS if any(m in section.table.rows for section in sections)],
         styles=styles,
         plots=lambda section: draw_plots(section.table, section.runs, section.cells),
         sources_of=lambda row: dict.fromkeys((n.source, n.note) for n in row.published.values()),
