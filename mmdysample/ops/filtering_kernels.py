@@ -11,7 +11,7 @@ import numpy as np
 
 from mmdysample.ops.filtering import SIDE
 from mmdysample.ops.native import kernel
-from mmdysample.ops.reassembly.native_kernels import add_scaled, write_products
+from mmdysample.ops.reassembly.native_pixels import add_scaled, write_products
 
 TAPS = SIDE * SIDE
 

@@ -13,6 +13,7 @@ the package; so is every module that holds kernels. How to write one:
   for negative indices: ``np.uint64`` plus a signed integer would be a float, so mix neither.
   Pointers (:func:`mmdysample.ops.simd.pointer`) need neither, and no count of references.
 - A helper that kernels call is decorated with :func:`part`.
+- A result is made by :func:`empty`: the first touch of a large one can take longer than the kernel.
 
 Numba's threads are not safe here: its workqueue layer aborts when two Python threads call at once,
 and its OpenMP layer ends a child that is forked after its first use. Blocks are done by the OpenMP
@@ -30,16 +31,26 @@ import os
 import stat
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from math import prod
 from pathlib import Path
 
 import numba
+import numpy as np
 import torch
+from torch import Tensor
 
 PARTS_PER_THREAD = 4
 """Pieces that a thread's share is cut into, so that a delayed thread does not hold up the rest."""
+
+LINE = 64
+"""Bytes of a cache line."""
+
+HUGE = 2**23
+"""Bytes of a result from which huge pages pay: a smaller one holds few whole ones, and the C
+library keeps its memory for the next."""
 
 # Contraction allows fused multiply-add, reassociation vectorised sums. NaN and infinity keep their
 # meaning, which Numba's fastmath=True would take away.
@@ -123,6 +134,33 @@ def run(function: Callable, blocks: int, *arguments, least: int = 1) -> None:
         _work_in_pool(work, threads)
     else:
         _work_in_team(enter_team, work, threads)
+
+
+def empty(shape: Sequence[int], dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
+    """Make a tensor of any values, from NumPy where it is large, as that asks for huge pages.
+
+    The first touch of small pages takes longer than the sampling. The tensor begins with a cache
+    line, as PyTorch's do and NumPy's arrays do not: no vector lies in two lines.
+
+    Args:
+        shape (Sequence[int]): Images, channels, height and width.
+        dtype (torch.dtype): Of floating point, with an equal in NumPy.
+        layout (torch.memory_format): ``torch.contiguous_format`` or ``torch.channels_last``.
+
+    Returns:
+        Tensor: Dense, on the CPU.
+    """
+    count = prod(shape)
+    if count * dtype.itemsize < HUGE:
+        return torch.empty(shape, dtype=dtype, memory_format=layout)
+    spare = LINE // dtype.itemsize
+    memory = np.empty(count + spare, torch.empty(0, dtype=dtype).numpy().dtype)
+    first = -memory.ctypes.data % LINE // dtype.itemsize
+    memory = torch.from_numpy(memory[first : first + count])
+    if layout is torch.channels_last:
+        images, channels, height, width = shape
+        return memory.view(images, height, width, channels).permute(0, 3, 1, 2)
+    return memory.view(shape)
 
 
 def _work_in_team(enter_team: Callable, work: Callable[[], None], threads: int) -> None:

@@ -77,6 +77,17 @@ def skip(context, base, count):
 
 
 @intrinsic
+def length(context, a):
+    """How many numbers a vector has; a number has one."""
+    count = a.lanes if isinstance(a, Vector) else 1
+
+    def generate(context, builder, signature, arguments):
+        return context.get_constant(types.intp, count)
+
+    return types.intp(a), generate
+
+
+@intrinsic
 def number(context, value, like):
     """``value`` in the type of ``like``."""
 
@@ -115,6 +126,57 @@ def store(context, target, index, value):
         return context.get_dummy_value()
 
     return types.none(target, index, value), generate
+
+
+@intrinsic
+def load_each(context, source, indices, like):
+    """A tuple: what :func:`load_like` gives for each of a tuple of indices."""
+    one = like(source, types.intp, like)
+    every = types.UniTuple(like, len(indices))
+
+    def generate(context, builder, signature, arguments):
+        source, indices, like = arguments
+        values = [
+            _load(context, builder, one, (source, index, like))
+            for index in cgutils.unpack_tuple(builder, indices)
+        ]
+        return context.make_tuple(builder, every, values)
+
+    return every(source, indices, like), generate
+
+
+@intrinsic
+def store_each(context, target, indices, values):
+    """Write each of a tuple of vectors or numbers to the index in its place of another tuple."""
+
+    def generate(context, builder, signature, arguments):
+        target_, *pairs = arguments
+        pairs = (cgutils.unpack_tuple(builder, pair) for pair in pairs)
+        for index, value in zip(*pairs, strict=True):
+            address = _address(builder, target_, index, value.type)
+            builder.store(value, address, align=_align(target))
+        return context.get_dummy_value()
+
+    return types.none(target, indices, values), generate
+
+
+@intrinsic
+def store_in_turn(context, target, index, a, b):
+    """Write the numbers of two vectors in turn, or two numbers, from ``target[index]`` on."""
+
+    def generate(context, builder, signature, arguments):
+        target_, index, *pair = arguments
+        if isinstance(a, Vector):
+            lanes = [lane + half * a.lanes for lane in range(a.lanes) for half in (0, 1)]
+        else:
+            kind = ir.VectorType(pair[0].type, 1)
+            pair = [builder.bitcast(value, kind) for value in pair]
+            lanes = [0, 1]
+        value = _shuffle(builder, *pair, lanes)
+        builder.store(value, _address(builder, target_, index, value.type), align=_align(target))
+        return context.get_dummy_value()
+
+    return types.none(target, index, a, b), generate
 
 
 @intrinsic
@@ -207,6 +269,22 @@ def fma(context, a, b, c):
 
 
 @intrinsic
+def fma_each(context, a, values, sums):
+    """A tuple of ``a * value + total`` for each pair of a value and a total in two tuples."""
+
+    def generate(context, builder, signature, arguments):
+        a_, *pairs = arguments
+        pairs = (cgutils.unpack_tuple(builder, pair) for pair in pairs)
+        results = [
+            _call(context, builder, 'fmuladd', a, [a_, value, total])
+            for value, total in zip(*pairs, strict=True)
+        ]
+        return context.make_tuple(builder, sums, results)
+
+    return sums(a, values, sums), generate
+
+
+@intrinsic
 def floor(context, a):
     """The largest whole numbers not above those of a vector."""
 
@@ -288,6 +366,22 @@ def total(context, a):
         return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
 
     return a.scalar(a), generate
+
+
+@intrinsic
+def evens_and_odds(context, a):
+    """Two vectors, a tuple: every other number of a wide one, from the first on and the second."""
+    vector = Vector(a.scalar, a.lanes // 2)
+    pair = types.UniTuple(vector, 2)
+
+    def generate(context, builder, signature, arguments):
+        values = [
+            _shuffle(builder, arguments[0], arguments[0], list(range(first, a.lanes, 2)))
+            for first in (0, 1)
+        ]
+        return context.make_tuple(builder, pair, values)
+
+    return pair(a), generate
 
 
 @intrinsic

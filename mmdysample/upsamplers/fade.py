@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -85,12 +84,15 @@ class FADE(Upsampler):
         """Reassemble ``x``, blend in the guide where gated, and cut to ``size``."""
         kernels = self.ker_generator(guide, x)
         options = dict(kernel_size=self.up_kernel_size, size=size, backend=self.backend)
-        out = reassemble(x, kernels, **options)
         if not self.gating:
-            return out
+            return reassemble(x, kernels, **options)
+        # guide * gate + out * (1 - gate), the second factor on the kernels: they are fewer than
+        # the channels, and no further map of the output's size is made.
+        gate = self.gate_generator(x)
+        out = reassemble(x, kernels * (1 - gate), **options)
         height, width = size
-        gate = self.gate_generator(x)[..., :height, :width].to(x.dtype)
-        return torch.lerp(out, guide[..., :height, :width].to(x.dtype), gate)
+        guide, gate = (t[..., :height, :width].to(x.dtype) for t in (guide, gate))
+        return out.addcmul_(guide, gate)
 
     def macs(self, height: int, width: int) -> int:
         """Compressors, the shared encoder at both resolutions, taps, and gate if there is one."""

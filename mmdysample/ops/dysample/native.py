@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil, prod
+from math import ceil
 
 import numpy as np
 import torch
@@ -12,14 +12,7 @@ from mmdysample.ops.dysample.layout import is_channels_last, memory_format
 from mmdysample.ops.dysample.native_backward import backward_last, backward_planes
 from mmdysample.ops.dysample.native_forward import forward_last, forward_planes
 from mmdysample.ops.dysample.spec import SamplingSpec
-from mmdysample.ops.native import PARTS_PER_THREAD, run
-
-LINE = 64
-"""Bytes of a cache line."""
-
-HUGE = 2**23
-"""Bytes of a result from which huge pages pay: a smaller one holds few whole ones, and the C
-library keeps its memory for the next."""
+from mmdysample.ops.native import PARTS_PER_THREAD, empty, run
 
 BAND = 8
 """Output rows of a block, NCHW: more share a buffer of turned rows, fewer keep it in the cache."""
@@ -31,7 +24,7 @@ def sample(
     """Sample ``x``; all tensors dense, and the result laid out as ``x`` is."""
     dtype = x.dtype
     x, offset, scope = _alike(x, offset, scope)
-    out = _empty(x, size)
+    out = empty((*x.shape[:2], *size), x.dtype, memory_format(x))
     tensors = (_flat(x), *_projections(offset, scope), _flat(out))
     options = _options(x, offset, scope, spec, size)
     if is_channels_last(x):
@@ -112,25 +105,6 @@ def _alike(*tensors: Tensor | None) -> list[Tensor | None]:
     wide = any(t is not None and t.dtype == torch.float64 for t in tensors)
     dtype = torch.float64 if wide else torch.float32
     return [None if t is None else t.to(dtype) for t in tensors]
-
-
-def _empty(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Memory for the result, from NumPy where it is large, as that asks for huge pages.
-
-    The first touch of small pages takes longer than the sampling. The result begins with a cache
-    line, as PyTorch's tensors do and NumPy's arrays do not: no vector lies in two lines.
-    """
-    shape = (len(x), x.shape[1], *size)
-    count = prod(shape)
-    if count * x.itemsize < HUGE:
-        return torch.empty(shape, dtype=x.dtype, memory_format=memory_format(x))
-    spare = LINE // x.itemsize
-    memory = np.empty(count + spare, torch.empty(0, dtype=x.dtype).numpy().dtype)
-    first = -memory.ctypes.data % LINE // x.itemsize
-    memory = torch.from_numpy(memory[first : first + count])
-    if is_channels_last(x):
-        return memory.view(len(x), *size, x.shape[1]).permute(0, 3, 1, 2)
-    return memory.view(shape)
 
 
 def _flat(tensor: Tensor) -> np.ndarray:

@@ -16,13 +16,15 @@ from mmdysample.ops.reassembly.naive import sum_dtype
 if TYPE_CHECKING:  # PyTorch alone brings no NumPy
     import numpy as np
 
+BAND = 8
+"""Coarse rows of a block, where there are enough: neighbours read the same rows."""
+
 
 def _reassemble(
     x: Tensor, kernels: Tensor, kernel_size: int, groups: int, scale_factor: int
 ) -> Tensor:
-    out = _empty_reassembled(x, kernels, kernel_size, groups, scale_factor)
     dtype = sum_dtype(x, kernels)
-    result = out if out.dtype == dtype else torch.empty_like(out, dtype=dtype)
+    result = _new((*x.shape[:2], *kernels.shape[2:]), dtype, x)
     geometry = (x.shape[1] // groups, *x.shape[2:], kernel_size, scale_factor)
     if _in_pixels(x):
         weights, strides = _either_layout(kernels, dtype)
@@ -30,14 +32,16 @@ def _reassemble(
         _run('reassemble_pixels', x.shape[0] * x.shape[2], *arrays, *geometry)
     else:
         arrays = (_planes(tensor, dtype) for tensor in (x, kernels, result))
-        _run('reassemble_planes', x.shape[0] * groups * x.shape[2], *arrays, *geometry)
-    return out if result is out else out.copy_(result)
+        blocks, band = _bands(x.shape[0] * groups, x.shape[2])
+        _run('reassemble_planes', blocks, *arrays, *geometry, band)
+    return result.to(x.dtype)
 
 
 def _similarity(
     query: Tensor, key: Tensor, kernel_size: int, groups: int, scale_factor: int
 ) -> Tensor:
-    out = _empty_similarity(query, key, kernel_size, groups, scale_factor)
+    shape = (query.shape[0], groups * kernel_size**2, *query.shape[2:])
+    out = _new(shape, sum_dtype(query, key))
     geometry = (key.shape[1] // groups, *key.shape[2:], kernel_size, scale_factor)
     if _in_pixels(key):
         result, strides = _either_layout(out, out.dtype)
@@ -53,7 +57,9 @@ def _transposed(
     kernels: Tensor, fine: Tensor, kernel_size: int, groups: int, scale_factor: int
 ) -> Tensor:
     """``(N, C, H, W)``: the transpose of reassembly, applied to ``fine`` and laid out as it."""
-    out = _empty_transposed(kernels, fine, kernel_size, groups, scale_factor)
+    n, channels, height, width = fine.shape
+    shape = (n, channels, height // scale_factor, width // scale_factor)
+    out = _new(shape, sum_dtype(kernels, fine), fine)
     geometry = (out.shape[1] // groups, *out.shape[2:], kernel_size, scale_factor)
     if _in_pixels(fine):
         weights, strides = _either_layout(kernels, out.dtype)
@@ -61,7 +67,8 @@ def _transposed(
         _run('transposed_pixels', out.shape[0] * out.shape[2], *arrays, *geometry)
     else:
         arrays = (_planes(tensor, out.dtype) for tensor in (kernels, fine, out))
-        _run('transposed_planes', out.shape[0] * groups * out.shape[2], *arrays, *geometry)
+        blocks, band = _bands(out.shape[0] * groups, out.shape[2])
+        _run('transposed_planes', blocks, *arrays, *geometry, band)
     return out
 
 
@@ -107,6 +114,13 @@ def _empty_transposed(kernels, fine, kernel_size, groups, scale_factor):
     return _empty(fine, shape, sum_dtype(kernels, fine))
 
 
+def _new(shape: tuple[int, ...], dtype: torch.dtype, like: Tensor | None = None) -> Tensor:
+    """Memory for a result, in NCHW or laid out as ``like``."""
+    last = like is not None and _in_pixels(like)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return _numba('mmdysample.ops.native').empty(shape, dtype, layout)
+
+
 def _empty(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     layout = torch.channels_last if _in_pixels(like) else torch.contiguous_format
     return torch.empty(shape, dtype=dtype, device=like.device, memory_format=layout)
@@ -134,10 +148,16 @@ def _either_layout(x: Tensor, dtype: torch.dtype) -> tuple[np.ndarray, tuple[int
     return _planes(x, dtype), x.contiguous().stride()
 
 
+def _bands(maps: int, height: int) -> tuple[int, int]:
+    """How many blocks of rows the maps are cut into, and the rows of each."""
+    band = max(1, min(BAND, maps * height // (torch.get_num_threads() * 4)))
+    return maps * -(-height // band), band
+
+
 def _run(name: str, blocks: int, *arguments) -> None:
-    _numba('mmdysample.ops.native').run(
-        getattr(_numba('mmdysample.ops.reassembly.native_kernels'), name), blocks, *arguments
-    )
+    module = 'native_' + name.split('_')[1]  # of planes or of pixels
+    kernel = getattr(_numba(f'mmdysample.ops.reassembly.{module}'), name)
+    _numba('mmdysample.ops.native').run(kernel, blocks, *arguments)
 
 
 def _numba(module: str) -> ModuleType:
