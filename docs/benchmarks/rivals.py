@@ -34,7 +34,7 @@ def calls_of(name: str) -> dict[str, list[float]]:
     features = [torch.randn(1, 256, 120, 120, requires_grad=True)]
     if module.guided:
         features.append(torch.randn(1, 256, 240, 240, requires_grad=True))
-    wanted = [*features, *module.parameters()]
+    wanted = [*features, *(p for p in module.parameters() if p.requires_grad)]
 
     def forward() -> None:
         with torch.no_grad():

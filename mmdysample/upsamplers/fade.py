@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -86,13 +87,13 @@ class FADE(Upsampler):
         options = dict(kernel_size=self.up_kernel_size, size=size, backend=self.backend)
         if not self.gating:
             return reassemble(x, kernels, **options)
-        # guide * gate + out * (1 - gate), the second factor on the kernels: they are fewer than
-        # the channels, and no further map of the output's size is made.
+        # guide * gate + out * (1 - gate), the second factor on the kernels, which are fewer than
+        # the channels.
         gate = self.gate_generator(x)
         out = reassemble(x, kernels * (1 - gate), **options)
         height, width = size
         guide, gate = (t[..., :height, :width].to(x.dtype) for t in (guide, gate))
-        return out.addcmul_(guide, gate)
+        return torch.addcmul(out, guide, gate)
 
     def macs(self, height: int, width: int) -> int:
         """Compressors, the shared encoder at both resolutions, taps, and gate if there is one."""
