@@ -82,10 +82,35 @@ def peak_memory(run: Callable[[], Any], device: torch.device) -> float | None:
 
 def median_and_quartiles(seconds: Sequence[float]) -> dict[str, Any]:
     """Give median and quartiles in milliseconds, as result files have them."""
-    milliseconds = 1e3 * torch.tensor(seconds, dtype=torch.float64)
-    quartiles = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-    low, median, high = milliseconds.quantile(quartiles).tolist()
+    low, median, high = (1e3 * value for value in quartiles(seconds))
     return dict(median_ms=median, quartiles_ms=[low, high])
+
+
+def speeds(times: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+    """Compare the speed of functions with the first one's, round by round.
+
+    What disturbs a machine for seconds disturbs all runs of a round alike, so the median of the
+    ratios varies less than the ratio of the medians.
+
+    Args:
+        times (Sequence): Seconds of every run of every function, as :func:`measure` gives them.
+
+    Returns:
+        list[dict]: Of each function ``to_baseline``, the median of how many times faster it was,
+        and ``quartiles_to_baseline``.
+    """
+    found = []
+    for seconds in times:
+        ratios = [stock / own for stock, own in zip(times[0], seconds, strict=True)]
+        low, median, high = quartiles(ratios)
+        found.append(dict(to_baseline=median, quartiles_to_baseline=[low, high]))
+    return found
+
+
+def quartiles(values: Sequence[float]) -> list[float]:
+    """Give the lower quartile, the median and the upper quartile."""
+    points = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    return torch.tensor(values, dtype=torch.float64).quantile(points).tolist()
 
 
 def progress(items: list) -> Iterator:

@@ -16,7 +16,13 @@ from torch import nn
 from mmdysample.costs.candidates import FORMATS
 from mmdysample.costs.models import Network, available_networks, build_network
 from mmdysample.costs.options import add_upsamplers, check_upsamplers
-from mmdysample.costs.stopwatch import measure, median_and_quartiles, peak_memory, progress
+from mmdysample.costs.stopwatch import (
+    measure,
+    median_and_quartiles,
+    peak_memory,
+    progress,
+    speeds,
+)
 from mmdysample.engine.provenance import device_name, origin, provenance, save
 
 MODELS = ('Faster-R-CNN-R50', 'SegFormer-B1')
@@ -97,7 +103,6 @@ def time_network(
         ]
     memory = [peak_memory(run, device) for run in runs]
     times, _ = measure(runs, rounds, device, graphs=False)
-    medians = [statistics.median(seconds) for seconds in times]
     return [
         dict(
             model=network.name,
@@ -106,12 +111,12 @@ def time_network(
             memory_format=layout,
             batch=batch,
             size=list(size),
-            images_per_s=batch / median,
-            to_baseline=medians[0] / median,
+            images_per_s=batch / statistics.median(seconds),
+            **speed,
             **median_and_quartiles(seconds),
             peak_mib=peak,
         )
-        for name, seconds, median, peak in zip(upsamplers, times, medians, memory, strict=True)
+        for name, seconds, speed, peak in zip(upsamplers, times, speeds(times), memory, strict=True)
     ]
 
 
@@ -120,18 +125,21 @@ def to_markdown(result: dict[str, Any]) -> str:
     lines = [
         f'{origin(result)}, {result["threads"]} threads. Median of {result["rounds"]} interleaved '
         'runs; random images and weights, the same for every upsampler. Speed is relative to the '
-        'stock model.',
+        'stock model in the same round.',
         '',
-        '| model | image | batch | upsampler | speed | images/s | ms (quartiles) | peak, MiB |',
+        '| model | image | batch | upsampler | speed (quartiles) | images/s | ms (quartiles) '
+        '| peak, MiB |',
         '| --- | --- | ---: | --- | ---: | ---: | ---: | ---: |',
     ]
     for row in result['rows']:
         height, width = row['size']
         low, high = row['quartiles_ms']
+        slow, fast = row['quartiles_to_baseline']
         peak = '' if row['peak_mib'] is None else f'{row["peak_mib"]:.0f}'
         lines.append(
             f'| {row["model"]}, {row["mode"]}, {row["memory_format"]} | {height} x {width} '
             f'| {row["batch"]} | {row["upsampler"]} | {row["to_baseline"]:.3f} '
+            f'({slow:.3f} to {fast:.3f}) '
             f'| {row["images_per_s"]:.3g} '
             f'| {row["median_ms"]:.4g} ({low:.4g} to {high:.4g}) | {peak} |'
         )

@@ -156,11 +156,12 @@ def empty(shape: Sequence[int], dtype: torch.dtype, layout: torch.memory_format)
     spare = LINE // dtype.itemsize
     memory = np.empty(count + spare, torch.empty(0, dtype=dtype).numpy().dtype)
     first = -memory.ctypes.data % LINE // dtype.itemsize
-    memory = torch.from_numpy(memory[first : first + count])
+    memory = memory[first : first + count]
+    # Shaped by NumPy, for a view of PyTorch's may not be written to behind a custom function.
     if layout is torch.channels_last:
         images, channels, height, width = shape
-        return memory.view(images, height, width, channels).permute(0, 3, 1, 2)
-    return memory.view(shape)
+        memory = memory.reshape(images, height, width, channels).transpose(0, 3, 1, 2)
+    return torch.from_numpy(memory.reshape(shape))
 
 
 def _work_in_team(enter_team: Callable, work: Callable[[], None], threads: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -93,7 +92,7 @@ class FADE(Upsampler):
         out = reassemble(x, kernels * (1 - gate), **options)
         height, width = size
         guide, gate = (t[..., :height, :width].to(x.dtype) for t in (guide, gate))
-        return torch.addcmul(out, guide, gate)
+        return out.addcmul_(guide, gate)
 
     def macs(self, height: int, width: int) -> int:
         """Compressors, the shared encoder at both resolutions, taps, and gate if there is one."""

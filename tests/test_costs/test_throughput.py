@@ -9,6 +9,7 @@ import torch
 
 from mmdysample.costs import throughput
 from mmdysample.costs.models import NETWORKS
+from mmdysample.costs.stopwatch import speeds
 
 for package in ('mmdet', 'mmseg'):
     pytest.importorskip(package)
@@ -42,6 +43,13 @@ def test_a_run_times_every_model_and_pass(tmp_path, capsys):
         stock = rows[row['model'], row['mode'], row['memory_format'], baseline]
         assert row['to_baseline'] == pytest.approx(stock['median_ms'] / row['median_ms'])
     assert out.with_suffix('.md').read_text() == capsys.readouterr().out
+
+
+def test_speeds_are_compared_within_a_round():
+    stock, ours = speeds([[1.0, 10.0, 4.0], [2.0, 5.0, 8.0]])
+    assert stock == dict(to_baseline=1.0, quartiles_to_baseline=[1.0, 1.0])
+    # 0.5, 2 and 0.5 of the stock model's speed, where the medians of the times are 4 and 5.
+    assert ours == dict(to_baseline=0.5, quartiles_to_baseline=[0.5, 1.25])
 
 
 def test_models_differ_in_their_upsamplers_alone():

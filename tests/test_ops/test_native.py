@@ -16,6 +16,7 @@ pytest.importorskip('numba')
 import numpy as np
 
 from mmdysample.ops import native
+from mmdysample.upsamplers import build_upsampler
 
 
 @native.kernel
@@ -164,3 +165,17 @@ def test_no_writable_folder_is_no_failure(tmp_path, monkeypatch):
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o777)  # others could have put code there
     assert call() == '[2.0, 2.0, 2.0] 0'
+
+
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('name', ['dysample', 'carafe'])
+def test_a_large_result_may_be_written_to(name, layout):
+    upsample = build_upsampler(dict(type=name, backend='native'), in_channels=32)
+    x = torch.randn(1, 32, 128, 128).to(memory_format=layout).requires_grad_()
+    out = upsample(x)
+    assert out.nbytes >= native.HUGE
+    assert out.data_ptr() % native.LINE == 0
+    assert out.is_contiguous(memory_format=layout)
+    (wanted,) = torch.autograd.grad(out.relu().sum(), x)
+    (grad,) = torch.autograd.grad(upsample(x).relu_().sum(), x)
+    torch.testing.assert_close(grad, wanted, rtol=0, atol=0)
