@@ -6,7 +6,9 @@ Run from the repository root, with the earlier revision in another folder:
     python docs/benchmarks/rivals.py ../earlier
 
 The two are measured in turn, each time in a process of its own, on 1 x 256 x 120 x 120 in NCHW.
-Medians over all calls, in milliseconds of wall time, are written to rivals.json beside this file.
+What is written to rivals.json beside this file are medians over the rounds: milliseconds of a call,
+how many times faster the later process of a round is, with quartiles, and the milliseconds that our
+kernels take of a call. The rest is PyTorch's, and bounds what kernels can gain.
 """
 
 from __future__ import annotations
@@ -17,18 +19,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
+from typing import Any
 
 import torch
 
 from mmdysample import build_upsampler
 
 NAMES = ('carafe', 'fade', 'fade_lite', 'sapa_b', 'sapa_i', 'a2u')
-ROUNDS, CALLS = 4, 4
+ROUNDS, CALLS = 9, 2
 
 
-def calls_of(name: str) -> dict[str, list[float]]:
-    """Seconds of some calls, forward alone and with the backward pass."""
+def calls_of(name: str) -> dict[str, dict[str, float]]:
+    """Milliseconds of a call and of our kernels in it, forward and with the backward pass."""
     torch.manual_seed(0)
     module = build_upsampler(dict(type=name), in_channels=256)
     features = [torch.randn(1, 256, 120, 120, requires_grad=True)]
@@ -44,18 +47,40 @@ def calls_of(name: str) -> dict[str, list[float]]:
         out = module(*features)
         torch.autograd.grad(out, wanted, torch.ones_like(out), allow_unused=True)
 
-    seconds = {}
+    found = {}
     for key, run in (('forward', forward), ('backward', both)):
         run()
-        seconds[key] = []
+        calls = []
         for _ in range(CALLS):
+            in_kernels.clear()
             start = time.perf_counter()
             run()
-            seconds[key].append(time.perf_counter() - start)
-    return seconds
+            calls.append((time.perf_counter() - start, sum(in_kernels)))
+        whole, kernels = map(min, zip(*calls, strict=True))
+        found[key] = dict(ms=1e3 * whole, kernels_ms=1e3 * kernels)
+    return found
 
 
-def measure(tree: Path, threads: int) -> dict[str, dict[str, list[float]]]:
+in_kernels: list[float] = []
+
+
+def time_kernels() -> None:
+    """Note the seconds of every call of a native kernel; the earlier revision may have none."""
+    try:
+        from mmdysample.ops import native
+    except ImportError:
+        return
+    run = native.run
+
+    def timed(*arguments: Any, **options: Any) -> None:
+        start = time.perf_counter()
+        run(*arguments, **options)
+        in_kernels.append(time.perf_counter() - start)
+
+    native.run = timed
+
+
+def measure(tree: Path, threads: int) -> dict[str, dict[str, dict[str, float]]]:
     """Call all upsamplers of one revision in a fresh process."""
     environment = os.environ | {'PYTHONPATH': str(tree), 'OMP_NUM_THREADS': str(threads)}
     command = [sys.executable, Path(__file__).absolute(), '--child']
@@ -68,6 +93,7 @@ def measure(tree: Path, threads: int) -> dict[str, dict[str, list[float]]]:
 def main() -> None:
     """Measure both revisions in turn and write what came out."""
     if sys.argv[1:] == ['--child']:
+        time_kernels()
         print(json.dumps({name: calls_of(name) for name in NAMES}))
         return
     if len(sys.argv) != 2:
@@ -87,10 +113,18 @@ def main() -> None:
                 runs[key].append(measure(tree, threads))
         for name in NAMES:
             for way in ('forward', 'backward'):
-                row = dict(upsampler=name, way=way, threads=threads)
-                for key, found in runs.items():
-                    row[key] = 1e3 * median(s for run in found for s in run[name][way])
-                row['times_faster'] = row['earlier'] / row['now']
+                before, after = ([run[name][way] for run in found] for found in runs.values())
+                faster = [a['ms'] / b['ms'] for a, b in zip(before, after, strict=True)]
+                row = dict(
+                    upsampler=name,
+                    way=way,
+                    threads=threads,
+                    earlier_ms=median(call['ms'] for call in before),
+                    now_ms=median(call['ms'] for call in after),
+                    kernels_ms=median(call['kernels_ms'] for call in after),
+                    times_faster=median(faster),
+                    quartiles=quantiles(faster)[::2],
+                )
                 result['rows'].append(row)
                 print(json.dumps(row), flush=True)
     Path(__file__).with_suffix('.json').write_text(json.dumps(result, indent=2) + '\n')

@@ -127,6 +127,17 @@ def test_every_parameter_learns_and_keeps_its_own_start(kind):
     assert downs == dict(convolution=stock_convolutions, sampling=offsets, shared=0)[kind]
 
 
+@pytest.mark.parametrize('kind', KINDS)
+def test_an_empty_batch_has_gradients(kind):
+    """A worker of parallel training without images still takes part in the exchange."""
+    ours, _ = necks(kind, 'dysample')
+    inputs = pyramid(19, 27, batch=0)
+    outs = ours(inputs)
+    assert [out.shape for out in outs] == [(0, 8, *level.shape[-2:]) for level in inputs]
+    sum(out.sum() for out in outs).backward()
+    assert all(p.grad is not None and not p.grad.any() for p in ours.parameters())
+
+
 def test_buildable_by_name():
     cfg = dict(type='ResamplePAFPN', in_channels=CHANNELS, out_channels=8, num_outs=4)
     built = MODELS.build(dict(cfg, downsample_cfg=dict(type='sampling', groups=2, dyscope=True)))

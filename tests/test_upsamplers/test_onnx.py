@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmdysample import build_upsampler, upsampler_names
+from mmdysample.upsamplers.dysample_down import DySampleDown
 
 pytest.importorskip('onnx')
 pytest.importorskip('onnxscript')
@@ -110,3 +111,16 @@ def test_a_graph_traced_at_even_sizes_cuts_to_odd_ones(name):
     graph = export(pyramid, features(pyramid, 1, 6, 8), dynamo=False, free=True)
     for cut in (0, 1):
         assert_graph_gives(graph, pyramid, features(pyramid, 2, 5, 7, cut))
+
+
+@pytest.mark.parametrize('init', ['average', 'strided'])
+@pytest.mark.parametrize('dynamo', [False, True], ids=['trace', 'dynamo'])
+def test_a_downsampler_runs_in_onnx_runtime(dynamo, init):
+    """Also at sizes that the factor does not divide, where the last window is cut."""
+    down = DySampleDown(CHANNELS, groups=2, dyscope=True, init=init).eval()
+    for parameter in down.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    graph = export(down, (torch.randn(2, CHANNELS, 6, 8),), dynamo, free=True)
+    for size in ((2, 6, 8), (1, 5, 7), (3, 12, 5)):
+        x = torch.randn(size[0], CHANNELS, *size[1:])
+        assert_graph_gives(graph, down, (x,))
