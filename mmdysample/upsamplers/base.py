@@ -135,9 +135,9 @@ class Upsampler(nn.Module):
         if not torch.jit.is_tracing() and x.shape[0] == 0:
             # Kernels, and pixel_shuffle in its backward pass, refuse an empty batch. So one image
             # of zeros is upsampled and dropped, which keeps every parameter in the graph.
-            guide = None if guide is None else _append_zeros(guide)
+            guide = None if guide is None else append_zeros(guide)
             with _frozen_statistics(self):
-                return run(_append_zeros(x), guide, size)[:0]
+                return run(append_zeros(x), guide, size)[:0]
         return run(x, guide, size)
 
     def output_size(self, x: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:
@@ -265,7 +265,8 @@ def _frozen_statistics(module: nn.Module) -> Iterator[None]:
             norm.training = True
 
 
-def _append_zeros(x: Tensor) -> Tensor:
+def append_zeros(x: Tensor) -> Tensor:
+    """Add one image of zeros to a batch."""
     return torch.cat((x, x.new_zeros(1, *x.shape[1:])))
 
 

@@ -15,7 +15,12 @@ from mmdysample.ops.backend import check_backend
 from mmdysample.ops.checks import check_feature
 from mmdysample.ops.dysample import INITS, STYLES, SamplingSpec, dysample, full_precision
 from mmdysample.ops.dysample.eager import initial_positions, sampling_positions
-from mmdysample.upsamplers.base import Upsampler, check_flags, register_upsampler
+from mmdysample.upsamplers.base import (
+    Upsampler,
+    append_zeros,
+    check_flags,
+    register_upsampler,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -200,6 +205,10 @@ class DySample(Upsampler):
             TypeError: If ``x`` is not a floating-point tensor.
         """
         check_feature('x', x, self.in_channels)
+        if not torch.jit.is_tracing() and x.shape[0] == 0:  # as in forward
+            guide = None if guide is None else append_zeros(guide)
+            position, offset = self.sampling_positions(append_zeros(x), size, guide)
+            return position[:0], offset[:0]
         size = self.output_size(x, size)
         guide = self._check_guide(x, guide, size) if self.guided else None
         projections = self.projections(x, guide)

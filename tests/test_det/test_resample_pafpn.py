@@ -127,10 +127,11 @@ def test_every_parameter_learns_and_keeps_its_own_start(kind):
     assert downs == dict(convolution=stock_convolutions, sampling=offsets, shared=0)[kind]
 
 
+@pytest.mark.parametrize('upsampler', ['dysample', 'dysample_s_plus', 'dysample_guided'])
 @pytest.mark.parametrize('kind', KINDS)
-def test_an_empty_batch_has_gradients(kind):
+def test_an_empty_batch_has_gradients(kind, upsampler):
     """A worker of parallel training without images still takes part in the exchange."""
-    ours, _ = necks(kind, 'dysample')
+    ours, _ = necks(kind, dict(type=upsampler, groups=2))
     inputs = pyramid(19, 27, batch=0)
     outs = ours(inputs)
     assert [out.shape for out in outs] == [(0, 8, *level.shape[-2:]) for level in inputs]
