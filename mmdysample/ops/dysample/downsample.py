@@ -64,7 +64,7 @@ def dysample_down(
         dim=2,
     )
     with full_precision(x.device):
-        points = read_grid(x, grid, offset.shape[1], (len(row), len(column)))
+        points = read_grid(x, grid, offset.shape[1], grid.shape[-2:])
     return pool(points, s) if init == 'average' else points
 
 
