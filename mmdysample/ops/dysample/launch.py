@@ -128,7 +128,7 @@ def _plan(
     n, _, height, width = out.shape
     tile = choose_tile(n * spec.groups * height * width, is_channels_last(x))
     tiles = n * spec.groups * triton.cdiv(height, tile.rows) * triton.cdiv(width, tile.cols)
-    wide = max(x.numel(), offset.numel(), out.numel()) >= INT32_ELEMENTS
+    large = max(x.numel(), offset.numel(), out.numel()) >= INT32_ELEMENTS
     return (
         tile,
         tiles,
@@ -141,7 +141,7 @@ def _plan(
             'NEAREST': spec.init == 'nearest',
             'CHANNELS_LAST': is_channels_last(x),
             'OFFSET_LAST': is_channels_last(offset),
-            'INDEX': tl.int64 if wide else tl.int32,
+            'INDEX': tl.int64 if large else tl.int32,
         },
     )
 

@@ -102,8 +102,8 @@ def _bands(offset: Tensor, spec: SamplingSpec, height: int) -> int:
 
 def _alike(*tensors: Tensor | None) -> list[Tensor | None]:
     """The tensors in the widest dtype among them, which in most calls they have."""
-    wide = any(t is not None and t.dtype == torch.float64 for t in tensors)
-    dtype = torch.float64 if wide else torch.float32
+    double = any(t is not None and t.dtype == torch.float64 for t in tensors)
+    dtype = torch.float64 if double else torch.float32
     return [None if t is None else t.to(dtype) for t in tensors]
 
 

@@ -66,7 +66,7 @@ def _slopes(x, at, right, down, u, v, grad):
 
 
 @part
-def _spread(grad_x, at, right, down, u, v, grad):
+def _add_corners(grad_x, at, right, down, u, v, grad):
     """Add to the gradient of an output pixel's neighbours, of as many channels."""
     lu = one_minus(u)
     part = mul(one_minus(v), grad)
@@ -86,10 +86,10 @@ def _slopes_turned(k, turned, first, right, down, place, u, v, grad):
 
 
 @part
-def _spread_turned(k, turned, first, right, down, place, u, v, grad):
+def _add_turned(k, turned, first, right, down, place, u, v, grad):
     """Eight channels of the ``k``-th pixel, to turned rows that begin with pixel ``first``."""
     at = 8 * (place[k] - first)
-    _spread(turned, at, 8 * right, 8 * down, splat(u[k]), splat(v[k]), grad)
+    _add_corners(turned, at, 8 * right, 8 * down, splat(u[k]), splat(v[k]), grad)
 
 
 @part
@@ -215,14 +215,14 @@ def backward_planes(
                         d = transpose(eight(from_grad, out_base + k, out_plane))
                         if grad_x is not None:
                             at = (added, first_pixel, right, down, place, u, v)
-                            _spread_turned(k, *at, d[0])
-                            _spread_turned(k + 1, *at, d[1])
-                            _spread_turned(k + 2, *at, d[2])
-                            _spread_turned(k + 3, *at, d[3])
-                            _spread_turned(k + 4, *at, d[4])
-                            _spread_turned(k + 5, *at, d[5])
-                            _spread_turned(k + 6, *at, d[6])
-                            _spread_turned(k + 7, *at, d[7])
+                            _add_turned(k, *at, d[0])
+                            _add_turned(k + 1, *at, d[1])
+                            _add_turned(k + 2, *at, d[2])
+                            _add_turned(k + 3, *at, d[3])
+                            _add_turned(k + 4, *at, d[4])
+                            _add_turned(k + 5, *at, d[5])
+                            _add_turned(k + 6, *at, d[6])
+                            _add_turned(k + 7, *at, d[7])
                         if grad_offset is not None:
                             at = (turned, first_pixel, right, down, place, u, v)
                             p0 = _slopes_turned(k, *at, d[0])
@@ -251,7 +251,7 @@ def backward_planes(
                     for k in range(done, count):
                         where, one_grad = source + place[k], from_grad[target + k]
                         if grad_x is not None:
-                            _spread(to_x, where, right, down, u[k], v[k], one_grad)
+                            _add_corners(to_x, where, right, down, u[k], v[k], one_grad)
                         if grad_offset is not None:
                             dx, dy = _slopes(from_x, where, right, down, u[k], v[k], one_grad)
                             along_x[k] += dx
@@ -322,7 +322,7 @@ def backward_last(
                             dx, dy = _slopes(from_x, at, right, down, *weights, grads)
                             wide_x, wide_y = add(wide_x, dx), add(wide_y, dy)
                         if grad_x is not None:
-                            _spread(to_x, at, right, down, *weights, grads)
+                            _add_corners(to_x, at, right, down, *weights, grads)
                         at += 16
                         source += 16
                     sum_x = sum_y = splat(zero)
@@ -332,7 +332,7 @@ def backward_last(
                         if grad_offset is not None:
                             sum_x, sum_y = _slopes(from_x, at, right, down, *weights, grads)
                         if grad_x is not None:
-                            _spread(to_x, at, right, down, *weights, grads)
+                            _add_corners(to_x, at, right, down, *weights, grads)
                         at += 8
                         source += 8
                     rest_x, rest_y = total(wide_x) + total(sum_x), total(wide_y) + total(sum_y)
@@ -344,7 +344,7 @@ def backward_last(
                             rest_x += dx
                             rest_y += dy
                         if grad_x is not None:
-                            _spread(to_x, at, right, down, *weights, one_grad)
+                            _add_corners(to_x, at, right, down, *weights, one_grad)
                         at += 1
                         source += 1
                     along[k] = rest_x
