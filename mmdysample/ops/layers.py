@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmdysample.ops.backend import only_plain_operators, runs_eagerly
+
 
 def at_least_float32(x: Tensor) -> Tensor:
     """Cast to float32, where that is wider than the dtype of ``x``."""
@@ -16,6 +18,51 @@ def convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """Apply a convolution in the dtype of ``x``: ``(N, C, H, W)`` to ``(N, C', H', W')``."""
     options = (layer.stride, layer.padding, layer.dilation, layer.groups)
     return F.conv2d(x, layer.weight.to(x.dtype), _cast(layer.bias, x), *options)
+
+
+class PixelConv2d(nn.Conv2d):
+    """A 1x1 convolution by :func:`convolve_pixels`.
+
+    Args:
+        in_channels (int): Channels ``C`` of the input.
+        out_channels (int): Channels ``C'`` of the output.
+        bias (bool): Add a bias. Defaults to True.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve ``(N, C, H, W)`` to ``(N, C', H, W)``."""
+        return convolve_pixels(x, self.weight, self.bias)
+
+
+def convolve_pixels(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply a 1x1 convolution: ``(N, C, H, W)`` to ``(N, C', H, W)``.
+
+    In NCHW on the CPU it is a product of matrices, which takes PyTorch half to all of the time of
+    its convolution. Graphs get the convolution, and so does autocast.
+    """
+    if (
+        x.device.type == 'cpu'
+        and x.dtype in (torch.float32, torch.float64)
+        and runs_eagerly(x, weight, bias)
+        and not only_plain_operators()
+        and not torch.is_autocast_enabled('cpu')
+        and x.is_contiguous()
+    ):
+        return multiply_pixels(x, weight, bias)
+    return F.conv2d(x, weight, bias)
+
+
+def multiply_pixels(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply a 1x1 convolution as a product of matrices; arguments as :func:`convolve_pixels`."""
+    matrix, pixels = weight.flatten(1).expand(len(x), -1, -1), x.flatten(2)
+    if bias is None:
+        product = torch.bmm(matrix, pixels)
+    else:
+        product = torch.baddbmm(bias[:, None], matrix, pixels)
+    return product.unflatten(2, x.shape[2:])
 
 
 def normalise_groups(layer: nn.GroupNorm, x: Tensor) -> Tensor:

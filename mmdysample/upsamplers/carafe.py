@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mmdysample.ops.backend import check_backend
 from mmdysample.ops.checks import check_multiple, check_positive
+from mmdysample.ops.layers import PixelConv2d
 from mmdysample.ops.reassembly import reassemble, softmax_kernels
 from mmdysample.upsamplers.base import Upsampler, register_upsampler
 
@@ -58,7 +59,7 @@ class CARAFE(Upsampler):
         check_multiple('in_channels', in_channels, of=up_group)
         self.up_kernel = up_kernel
         self.up_group = up_group
-        self.channel_compressor = nn.Conv2d(in_channels, compressed_channels, 1)
+        self.channel_compressor = PixelConv2d(in_channels, compressed_channels)
         self.content_encoder = nn.Conv2d(
             compressed_channels,
             up_group * up_kernel**2 * scale_factor**2,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,8 +14,16 @@ from torch.utils.checkpoint import checkpoint
 
 from mmdysample.ops.backend import check_backend
 from mmdysample.ops.checks import check_feature
-from mmdysample.ops.dysample import INITS, STYLES, SamplingSpec, dysample, full_precision
+from mmdysample.ops.dysample import (
+    INITS,
+    STYLES,
+    SamplingSpec,
+    dysample,
+    full_precision,
+    is_autocast,
+)
 from mmdysample.ops.dysample.eager import initial_positions, sampling_positions
+from mmdysample.ops.layers import convolve_pixels, multiply_pixels
 from mmdysample.upsamplers.base import (
     Upsampler,
     append_zeros,
@@ -309,16 +318,22 @@ def project(conv: nn.Conv2d, x: Tensor, as_product: bool = False) -> Tensor:
     Of features in half precision no wider copy is kept for the backward pass.
     """
     recompute = torch.is_grad_enabled() and x.dtype in (torch.float16, torch.bfloat16)
+    apply = convolve_pixels
+    if as_product:
+        apply = multiply_pixels
+    elif recompute or is_autocast(x.device):
+        # Computed anew, it would not be a product; and autocast, where it is on in the backward
+        # pass too, makes the gradients of a product half as precise, not those of a convolution.
+        apply = F.conv2d
     with full_precision(x.device):
         if not recompute:
-            return _wide_conv(x, conv.weight, conv.bias, as_product)
+            return _wide_conv(x, conv.weight, conv.bias, apply)
         options = dict(use_reentrant=False, preserve_rng_state=False)
-        return checkpoint(_wide_conv, x, conv.weight, conv.bias, as_product, **options)
+        return checkpoint(_wide_conv, x, conv.weight, conv.bias, apply, **options)
 
 
-def _wide_conv(x: Tensor, weight: Tensor, bias: Tensor | None, as_product: bool = False) -> Tensor:
+def _wide_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, apply: Callable[..., Tensor]
+) -> Tensor:
     dtype = torch.promote_types(x.dtype, torch.float32)
-    if as_product:
-        product = (weight.flatten(1).to(dtype) @ x.flatten(2).to(dtype)).unflatten(2, x.shape[2:])
-        return product if bias is None else product + bias.to(dtype).view(-1, 1, 1)
-    return F.conv2d(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+    return apply(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))

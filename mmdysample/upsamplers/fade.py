@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mmdysample.ops.backend import check_backend
 from mmdysample.ops.checks import check_positive
+from mmdysample.ops.layers import PixelConv2d
 from mmdysample.ops.reassembly import reassemble, softmax_kernels
 from mmdysample.upsamplers.base import Upsampler, draw_weights, register_upsampler
 
@@ -111,8 +112,8 @@ class _KernelGenerator(nn.Module):
     def __init__(self, guide_channels: int, channels: int, taps: int, lite: bool) -> None:
         super().__init__()
         compressed = taps if lite else COMPRESSED_CHANNELS
-        self.compressor_en = nn.Conv2d(guide_channels, compressed, 1)
-        self.compressor_de = nn.Conv2d(channels, compressed, 1, bias=False)
+        self.compressor_en = PixelConv2d(guide_channels, compressed)
+        self.compressor_de = PixelConv2d(channels, compressed, bias=False)
         self.content_encoder = nn.Conv2d(compressed, taps, 3, padding=1, groups=taps if lite else 1)
 
     def forward(self, guide: Tensor, x: Tensor) -> Tensor:
@@ -126,7 +127,7 @@ class _GateGenerator(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, 1, 1)
+        self.conv = PixelConv2d(channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.interpolate(self.conv(x).sigmoid(), scale_factor=2, mode='nearest')

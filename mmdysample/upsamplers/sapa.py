@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmdysample.ops.backend import check_backend
 from mmdysample.ops.checks import check_multiple, check_positive
+from mmdysample.ops.layers import PixelConv2d
 from mmdysample.ops.reassembly import reassemble, softmax_kernels, window_similarity
 from mmdysample.upsamplers.base import Upsampler, draw_weights, register_upsampler
 
@@ -69,8 +70,8 @@ class SAPA(Upsampler):
             self.norm_y, self.norm_x = group_norms(self.guide_channels, in_channels)
         if embedding_dim is not None:
             check_positive('embedding_dim', embedding_dim)
-            self.q = nn.Conv2d(self.guide_channels, embedding_dim, 1, bias=qkv_bias)
-            self.k = nn.Conv2d(in_channels, embedding_dim, 1, bias=qkv_bias)
+            self.q = PixelConv2d(self.guide_channels, embedding_dim, bias=qkv_bias)
+            self.k = PixelConv2d(in_channels, embedding_dim, bias=qkv_bias)
         else:
             self._need_equal_channels('embedding_dim=None')
         self.init_weights()

@@ -98,9 +98,13 @@ def _trial(backend: str, device: torch.device, dtype: torch.dtype) -> list[Tenso
 
 def full_precision(device: torch.device):
     """Context without autocast, entered only where autocast is on (it would show in exports)."""
-    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
+    return torch.autocast(device.type, enabled=False) if is_autocast(device) else nullcontext()
+
+
+def is_autocast(device: torch.device) -> bool:
+    """Whether autocast is on for a device."""
+    kind = device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def _check_projections(x: Tensor, offset: Tensor, scope: Tensor | None, spec: SamplingSpec) -> None:

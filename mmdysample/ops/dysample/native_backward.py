@@ -86,7 +86,7 @@ def _slopes_turned(k, turned, first, right, down, place, u, v, grad):
 
 
 @part
-def _add_turned(k, turned, first, right, down, place, u, v, grad):
+def _add_corners_turned(k, turned, first, right, down, place, u, v, grad):
     """Eight channels of the ``k``-th pixel, to turned rows that begin with pixel ``first``."""
     at = 8 * (place[k] - first)
     _add_corners(turned, at, 8 * right, 8 * down, splat(u[k]), splat(v[k]), grad)
@@ -215,14 +215,14 @@ def backward_planes(
                         d = transpose(eight(from_grad, out_base + k, out_plane))
                         if grad_x is not None:
                             at = (added, first_pixel, right, down, place, u, v)
-                            _add_turned(k, *at, d[0])
-                            _add_turned(k + 1, *at, d[1])
-                            _add_turned(k + 2, *at, d[2])
-                            _add_turned(k + 3, *at, d[3])
-                            _add_turned(k + 4, *at, d[4])
-                            _add_turned(k + 5, *at, d[5])
-                            _add_turned(k + 6, *at, d[6])
-                            _add_turned(k + 7, *at, d[7])
+                            _add_corners_turned(k, *at, d[0])
+                            _add_corners_turned(k + 1, *at, d[1])
+                            _add_corners_turned(k + 2, *at, d[2])
+                            _add_corners_turned(k + 3, *at, d[3])
+                            _add_corners_turned(k + 4, *at, d[4])
+                            _add_corners_turned(k + 5, *at, d[5])
+                            _add_corners_turned(k + 6, *at, d[6])
+                            _add_corners_turned(k + 7, *at, d[7])
                         if grad_offset is not None:
                             at = (turned, first_pixel, right, down, place, u, v)
                             p0 = _slopes_turned(k, *at, d[0])
