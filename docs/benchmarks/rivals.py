@@ -27,7 +27,7 @@ import torch
 from mmdysample import build_upsampler
 
 NAMES = ('carafe', 'fade', 'fade_lite', 'sapa_b', 'sapa_i', 'a2u')
-ROUNDS, CALLS = 9, 2
+ROUNDS, CALLS = 7, 2
 
 
 def calls_of(name: str) -> dict[str, dict[str, float]]:
