@@ -1,4 +1,4 @@
-"""Fill the tables that quote latency_cpu.json and onnx_export.json.
+"""Fill the tables that quote latency_cpu.json, rivals.json and onnx_export.json.
 
 From the repository root, after either was made anew: python docs/benchmarks/latency.py
 """
@@ -80,6 +80,24 @@ def native() -> list[str]:
     return lines
 
 
+def rivals() -> list[str]:
+    """How many times faster the rivals are than before, and what of a call kernels take."""
+    rows = json.loads((DOCS / 'benchmarks/rivals.json').read_text())['rows']
+    found = {(row['upsampler'], row['way'], row['threads']): row for row in rows}
+    lines = []
+    for name in dict.fromkeys(row['upsampler'] for row in rows):
+        cells = [f'`{name}`']
+        for way in ('forward', 'backward'):
+            for threads in (1, 2):
+                row = found[name, way, threads]
+                low, high = row['quartiles']
+                cells.append(f'{row["times_faster"]:.1f} ({low:.1f} to {high:.1f})')
+        shares = (found[name, 'backward', n] for n in (1, 2))
+        cells.append(', '.join(f'{row["kernels_ms"] / row["now_ms"]:.0%}' for row in shares))
+        lines.append(f'| {" | ".join(cells)} |')
+    return lines
+
+
 def put(page: str, heading: str, lines: list[str]) -> None:
     """Replace the rows of the table whose heading begins so."""
     path = DOCS / page
@@ -95,3 +113,4 @@ def put(page: str, heading: str, lines: list[str]) -> None:
 if __name__ == '__main__':
     put('upsamplers/index.md', '`type`', comparison())
     put('kernels.md', 'features', native())
+    put('kernels.md', 'rival', rivals())
