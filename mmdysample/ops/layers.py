@@ -40,8 +40,8 @@ class PixelConv2d(nn.Conv2d):
 def convolve_pixels(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Apply a 1x1 convolution: ``(N, C, H, W)`` to ``(N, C', H, W)``.
 
-    In NCHW on the CPU it is a product of matrices, which takes PyTorch half to all of the time of
-    its convolution. Graphs get the convolution, and so does autocast.
+    In NCHW on the CPU it is a product of matrices, which takes PyTorch a third to all of the time
+    of its convolution. Graphs get the convolution, and so does autocast.
     """
     if (
         x.device.type == 'cpu'
