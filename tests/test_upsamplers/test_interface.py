@@ -9,6 +9,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from mmdysample import build_upsampler, upsampler_names
 from mmdysample.upsamplers import Interpolate, Upsampler
@@ -146,6 +147,16 @@ def test_empty_batch(name, training):
     assert x.grad.shape == x.shape
     learned = [p for p in up.parameters() if p.requires_grad]
     assert all(p.grad is not None and not p.grad.any() for p in learned)
+
+
+@every_name
+@pytest.mark.parametrize('reentrant', [False, True])
+def test_activation_checkpointing_changes_no_gradient(name, reentrant):
+    up, (x, guide) = build(name).eval(), features()
+    leaves = [x.requires_grad_(), *(p for p in up.parameters() if p.requires_grad)]
+    wanted = torch.autograd.grad(up(x, guide).square().sum(), leaves)
+    checkpoint(up, x, guide, use_reentrant=reentrant).square().sum().backward()
+    torch.testing.assert_close([leaf.grad for leaf in leaves], list(wanted), rtol=1e-5, atol=1e-5)
 
 
 @every_name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -27,25 +27,28 @@ def connect(*products: Product | CustomOpDef) -> list[Product]:
     """
 
     def of_reassemble(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, kernels = ctx.saved_tensors
+        x, kernels = saved = ctx.saved_tensors
         return _gradients(
             ctx,
+            saved,
             lambda: transposed(kernels, grad, *ctx.geometry),
             lambda: similarity(grad, x, *ctx.geometry),
         )
 
     def of_similarity(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key = ctx.saved_tensors
+        query, key = saved = ctx.saved_tensors
         return _gradients(
             ctx,
+            saved,
             lambda: reassemble(key, grad, *ctx.geometry),
             lambda: transposed(grad, query, *ctx.geometry),
         )
 
     def of_transposed(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        kernels, fine = ctx.saved_tensors
+        kernels, fine = saved = ctx.saved_tensors
         return _gradients(
             ctx,
+            saved,
             lambda: similarity(fine, grad, *ctx.geometry),
             lambda: reassemble(grad, kernels, *ctx.geometry),
         )
@@ -78,9 +81,15 @@ def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 
 def _gradients(
-    ctx: Any, of_first: Callable[[], Tensor], of_second: Callable[[], Tensor]
+    ctx: Any,
+    saved: Sequence[Tensor],
+    of_first: Callable[[], Tensor],
+    of_second: Callable[[], Tensor],
 ) -> tuple[Tensor | None, ...]:
-    """Gradients in the dtypes of the inputs, computed where they are needed."""
-    needed = zip((of_first, of_second), ctx.saved_tensors, ctx.needs_input_grad, strict=False)
+    """Gradients in the dtypes of the inputs, computed where they are needed.
+
+    ``saved`` is what ``ctx`` has; activation checkpointing lets it be asked for once only.
+    """
+    needed = zip((of_first, of_second), saved, ctx.needs_input_grad, strict=False)
     grads = [compute().to(tensor.dtype) if need else None for compute, tensor, need in needed]
     return (*grads, None, None, None)
