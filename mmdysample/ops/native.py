@@ -139,7 +139,7 @@ def run(function: Callable, blocks: int, *arguments, least: int = 1) -> None:
 def empty(shape: Sequence[int], dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
     """Make a tensor of any values, from NumPy where it is large, as that asks for huge pages.
 
-    The first touch of small pages takes longer than the sampling. The tensor begins with a cache
+    The first touch of small pages can take longer than a kernel. The tensor begins with a cache
     line, as PyTorch's do and NumPy's arrays do not: no vector lies in two lines.
 
     Args:

@@ -208,7 +208,7 @@ def reassemble_planes(start, stop, x, kernels, out, share, height, width, side, 
     buffers = (
         np.empty(CHANNELS * window, x.dtype),
         np.empty(band * scale * scale * phase, x.dtype),
-        np.empty(256, x.dtype),
+        np.empty(4 * CHANNELS * 2 * LANES, x.dtype),  # four phases, in wide vectors
     )
     windows, weights, scratch = pointer(buffers[0]), pointer(buffers[1]), pointer(buffers[2])
     from_x, from_kernels, to = pointer(x), pointer(kernels), pointer(out)
