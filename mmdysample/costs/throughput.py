@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmdysample.costs.candidates import FORMATS
 from mmdysample.costs.models import Network, available_networks, build_network
@@ -47,6 +47,32 @@ def random_batch(
     """Draw normalised images, each with random labels: arguments of the model."""
     inputs = torch.randn(batch, 3, *size, device=device)
     return dict(inputs=inputs, data_samples=[_sample(network, size, device) for _ in range(batch)])
+
+
+def share_proposals(models: Sequence[nn.Module], images: Tensor) -> None:
+    """Let the second stages of detectors work on the same boxes: those that the first one proposes.
+
+    RoIAlign takes a third of the time or more, and how long depends on where the boxes lie. Random
+    weights propose other boxes for other features, so models would be timed at different work.
+
+    Args:
+        models (Sequence[nn.Module]): Models of one network; nothing is done to a segmentor.
+        images (Tensor): The images that they will be timed on, ``(N, 3, H, W)``.
+    """
+    if not hasattr(models[0], 'rpn_head'):
+        return
+    with torch.no_grad():
+        held = models[0].rpn_head(models[0].extract_feat(images))
+
+    def replace(_module: nn.Module, _features: tuple, found: tuple) -> tuple:
+        # The values of the first model with the gradients of this one, so a step costs the same.
+        return tuple(
+            [own + (first - own).detach() for own, first in zip(maps, others, strict=True)]
+            for maps, others in zip(found, held, strict=True)
+        )
+
+    for model in models:
+        model.rpn_head.register_forward_hook(replace)
 
 
 def infer(model: nn.Module, data: dict[str, Any]) -> None:
@@ -95,6 +121,7 @@ def time_network(
     ]
     data = random_batch(network, batch, size, device)
     data['inputs'] = data['inputs'].to(memory_format=FORMATS[layout])
+    share_proposals(models, data['inputs'])
     runs: list[Callable[[], None]] = [partial(infer, model, data) for model in models]
     if training:
         runs = [
@@ -124,8 +151,8 @@ def to_markdown(result: dict[str, Any]) -> str:
     """Render one table, ratios first."""
     lines = [
         f'{origin(result)}, {result["threads"]} threads. Median of {result["rounds"]} interleaved '
-        'runs; random images and weights, the same for every upsampler. Speed is relative to the '
-        'stock model in the same round.',
+        'runs; random images and weights, the same for every upsampler, and the same boxes for the '
+        'second stage of a detector. Speed is relative to the stock model in the same round.',
         '',
         '| model | image | batch | upsampler | speed (quartiles) | images/s | ms (quartiles) '
         '| peak, MiB |',

@@ -16,6 +16,7 @@ for package in ('mmdet', 'mmseg'):
 
 CPU = torch.device('cpu')
 SEGFORMER = next(network for network in NETWORKS if network.name == 'SegFormer-B1')
+DETECTOR = next(network for network in NETWORKS if network.name == 'Faster-R-CNN-R50')
 
 
 def test_a_run_times_every_model_and_pass(tmp_path, capsys):
@@ -59,6 +60,35 @@ def test_models_differ_in_their_upsamplers_alone():
     added = set(weights) - set(kept)
     assert added
     assert all('upsample' in name for name in added)
+
+
+@pytest.mark.parametrize('mode', ['predict', 'loss'])
+def test_detectors_are_timed_on_the_same_boxes_and_all_learn(mode):
+    models = throughput.build_models(DETECTOR, ('nearest', 'dysample'), CPU)
+    data = throughput.random_batch(DETECTOR, 1, (64, 96), CPU)
+    boxes = []
+    for model in models:
+        pool = model.roi_head.bbox_roi_extractor
+        pool.register_forward_pre_hook(lambda _, inputs: boxes.append(inputs[1].detach()))
+        if mode == 'loss':  # which boxes are trained on is drawn, so it takes all of them
+            model.train().roi_head.bbox_sampler.num = 10**4
+    models[0](**data, mode=mode)
+    models[1](**data, mode=mode)
+    assert not _same_boxes(*boxes)
+    boxes.clear()
+    throughput.share_proposals(models, data['inputs'])
+    models[0](**data, mode=mode)
+    outputs = models[1](**data, mode=mode)
+    assert _same_boxes(*boxes)
+    if mode == 'loss':
+        models[1].parse_losses(outputs)[0].backward()
+        assert all(p.grad is not None for p in models[1].rpn_head.parameters())
+
+
+def _same_boxes(one, other):
+    if one.shape != other.shape:
+        return False
+    return torch.allclose(*(boxes[boxes.sum(1).argsort()] for boxes in (one, other)), atol=1e-2)
 
 
 def test_a_training_step_moves_every_trained_weight_of_an_upsampler():
