@@ -11,7 +11,7 @@ the package; so is every module that holds kernels. How to write one:
 - Arguments are NumPy arrays (``tensor.numpy()`` of a detached tensor shares its memory) and
   numbers. Flat arrays and indices of type ``np.uint64`` spare the loop the strides and the test
   for negative indices: ``np.uint64`` plus a signed integer would be a float, so mix neither.
-  Pointers (:func:`mmdysample.ops.simd.pointer`) need neither, and no count of references.
+  Pointers (:func:`mmdysample.ops.pointers.pointer`) need neither, and no count of references.
 - A helper that kernels call is decorated with :func:`part`.
 - A result is made by :func:`empty`: the first touch of a large one can take longer than the kernel.
 

@@ -18,20 +18,14 @@ from mmdysample.ops.dysample.native_rows import (
     write_row,
 )
 from mmdysample.ops.native import kernel, part
+from mmdysample.ops.pointers import keep, load, load_like, pointer, prefetch, skip, store
 from mmdysample.ops.simd import (
     add,
     fma,
-    keep,
-    load,
-    load_like,
     mul,
     number,
     one_minus,
-    pointer,
-    prefetch,
-    skip,
     splat,
-    store,
     sub,
     total,
     transpose,

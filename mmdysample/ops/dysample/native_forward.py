@@ -29,20 +29,8 @@ from mmdysample.ops.dysample.native_rows import (
     turn,
 )
 from mmdysample.ops.native import kernel, part
-from mmdysample.ops.simd import (
-    fma,
-    keep,
-    load_like,
-    mul,
-    one_minus,
-    pointer,
-    prefetch,
-    skip,
-    splat,
-    store,
-    transpose,
-    wide,
-)
+from mmdysample.ops.pointers import keep, load_like, pointer, prefetch, skip, store
+from mmdysample.ops.simd import fma, mul, one_minus, splat, transpose, wide
 
 
 @part

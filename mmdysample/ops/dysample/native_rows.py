@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from mmdysample.ops.native import part
+from mmdysample.ops.pointers import load, skip, store, store_pixels
 from mmdysample.ops.simd import (
     add,
     div,
     exp,
     floor,
     fma,
-    load,
     mul,
     number,
-    skip,
     splat,
-    store,
-    store_pixels,
     sub,
     transpose,
     where_at_most,

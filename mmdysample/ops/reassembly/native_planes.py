@@ -15,24 +15,18 @@ from __future__ import annotations
 import numpy as np
 
 from mmdysample.ops.native import kernel, part
-from mmdysample.ops.simd import (
-    LANES,
-    add,
-    evens_and_odds,
-    fma_each,
+from mmdysample.ops.pointers import (
     keep,
-    length,
-    load,
     load_each,
     load_like,
     pointer,
     skip,
-    splat,
     store,
     store_each,
     store_in_turn,
-    wide,
 )
+from mmdysample.ops.reassembly.native_rows import along_row, five, four, four_phases, pad, split
+from mmdysample.ops.simd import LANES, add, fma_each, length, wide
 
 CHANNELS = 4
 """Channels whose sums are made at once."""
@@ -44,113 +38,7 @@ CHANNELS_AT_ONCE = 16
 """Channels whose windows are held for inner products: they stay in the cache."""
 
 
-def _along_row(function):
-    """Make of ``function(like, i, ...)`` one that does a whole row, in vectors and single numbers.
-
-    ``like`` is a vector of zeros, or zero, that says how many columns to do, and ``i`` the first.
-    """
-
-    @part
-    def run(zero, width, *arguments):
-        sixteens, eights = width // 16 * 16, width // 8 * 8
-        for i in range(0, sixteens, 16):
-            function(wide(zero), i, *arguments)
-        for i in range(sixteens, eights, 8):
-            function(splat(zero), i, *arguments)
-        for i in range(eights, width):
-            function(zero, i, *arguments)
-
-    return run
-
-
-@part
-def _fill(target, count):
-    for i in range(count):
-        target[i] = 0
-
-
-@part
-def _copy(source, target, count):
-    vectors = count // LANES * LANES
-    for i in range(0, vectors, LANES):
-        store(target, i, load(source, i))
-    for i in range(vectors, count):
-        target[i] = source[i]
-
-
-@part
-def _pad(x, plane, first, rows, height, width, reach, target):
-    """Copy ``rows`` rows from row ``first - reach`` on, with zeros outside the map."""
-    line = width + 2 * reach
-    for i in range(rows):
-        y = first - reach + i
-        to = skip(target, i * line)
-        if 0 <= y < height:
-            _fill(to, reach)
-            _copy(skip(x, (plane * height + y) * width), skip(to, reach), width)
-            _fill(skip(to, reach + width), reach)
-        else:
-            _fill(to, line)
-
-
-@part
-def _split(like, source, width, scale, target, step):
-    """Copy a fine row so that the columns of each phase lie together, ``step`` numbers apart."""
-    done = 0
-    if scale == 2:
-        done = width // LANES * LANES
-        for column in range(0, done, LANES):
-            even, odd = evens_and_odds(load_like(source, 2 * column, like))
-            store(target, column, even)
-            store(target, step + column, odd)
-    for j in range(scale):
-        for column in range(done, width):
-            target[j * step + column] = source[column * scale + j]
-
-
-@part
-def _four(first, last, step):
-    """Where four channels begin, ``step`` numbers apart; none lies behind the last."""
-    return (
-        first * step,
-        min(first + 1, last) * step,
-        min(first + 2, last) * step,
-        min(first + 3, last) * step,
-    )
-
-
-@part
-def _four_phases(row, column, scale, step):
-    """Where two columns begin in each of two rows of phases, the last in place of those behind."""
-    right, below = min(column + 1, scale - 1), min(row + 1, scale - 1)
-    return (
-        (row * scale + column) * step,
-        (row * scale + right) * step,
-        (below * scale + column) * step,
-        (below * scale + right) * step,
-    )
-
-
-@part
-def _place(tap, side, row, column):
-    """Where a tap begins, or the last of all instead of one behind it."""
-    tap = min(tap, side * side - 1)
-    return tap // side * row + tap % side * column
-
-
-@part
-def _five(tap, side, row, column):
-    """Where five taps begin if rows of a window are ``row`` numbers apart, columns ``column``."""
-    return (
-        _place(tap, side, row, column),
-        _place(tap + 1, side, row, column),
-        _place(tap + 2, side, row, column),
-        _place(tap + 3, side, row, column),
-        _place(tap + 4, side, row, column),
-    )
-
-
-@_along_row
+@along_row
 @part
 def _weigh(zero, i, weights, phases, width, windows, channels, line, side, target, scratch):
     """Sum the windows of four channels for four phases.
@@ -214,7 +102,7 @@ def reassemble_planes(start, stop, x, kernels, out, share, height, width, side, 
     from_x, from_kernels, to = pointer(x), pointer(kernels), pointer(out)
     zero = x.dtype.type(0)
     bands = (height + band - 1) // band
-    channels = _four(0, CHANNELS - 1, window)
+    channels = four(0, CHANNELS - 1, window)
     for block in range(start, stop):
         group, top = block // bands, block % bands * band
         rows = min(band, height - top)
@@ -223,13 +111,13 @@ def reassemble_planes(start, stop, x, kernels, out, share, height, width, side, 
             for t in range(taps):
                 source = (group * taps + t) * fine_plane + (top * scale + fine_row) * fine_width
                 target = skip(weights, fine_row * scale * phase + t * width)
-                _split(wide(zero), skip(from_kernels, source), width, scale, target, phase)
+                split(wide(zero), skip(from_kernels, source), width, scale, target, phase)
         for first in range(group * share, end, CHANNELS):
             for c in range(CHANNELS):
                 plane = min(first + c, end - 1)
                 target = skip(windows, c * window)
-                _pad(from_x, plane, top, rows + 2 * reach, height, width, reach, target)
-            places = _four(first, end - 1, fine_plane)
+                pad(from_x, plane, top, rows + 2 * reach, height, width, reach, target)
+            places = four(first, end - 1, fine_plane)
             for row in range(rows):
                 near = skip(windows, row * line)
                 own = skip(weights, row * scale * scale * phase)
@@ -237,14 +125,14 @@ def reassemble_planes(start, stop, x, kernels, out, share, height, width, side, 
                     fine_row = skip(to, ((top + row) * scale + upper) * fine_width)
                     below = min(1, scale - 1 - upper) * fine_width
                     for left in range(0, scale, 2):
-                        phases = _four_phases(upper, left, scale, phase)
+                        phases = four_phases(upper, left, scale, phase)
                         target = fine_row, places, below, scale, left, min(left + 1, scale - 1)
                         rest = own, phases, width, near, channels, line, side, target, scratch
                         _weigh(zero, width, *rest)
     keep(buffers)
 
 
-@_along_row
+@along_row
 @part
 def _compare(like, i, queries, phases, query, count, windows, window, line, side, sums, ends, step):
     """Add inner products of four phases with all taps, over ``count`` channels, to ``sums``.
@@ -254,8 +142,8 @@ def _compare(like, i, queries, phases, query, count, windows, window, line, side
     are ``step`` apart.
     """
     for tap in range(0, side * side, TAPS):
-        shifts = _five(tap, side, line, 1)
-        places = _five(tap, side, side * step, step)
+        shifts = five(tap, side, line, 1)
+        places = five(tap, side, side * step, step)
         at = skip(sums, i)
         p = load_each(skip(at, ends[0]), places, like)
         q = load_each(skip(at, ends[1]), places, like)
@@ -298,15 +186,15 @@ def similarity_planes(start, stop, query, key, out, share, height, width, side, 
             for c in range(count):
                 plane = group * share + first + c
                 target = skip(windows, c * window)
-                _pad(from_key, plane, row, side, height, width, reach, target)
+                pad(from_key, plane, row, side, height, width, reach, target)
                 for j in range(scale):
                     source = plane * fine_plane + (row * scale + j) * fine_width
                     target = skip(queries, c * own + j * scale * width)
-                    _split(wide(zero), skip(from_query, source), width, scale, target, width)
+                    split(wide(zero), skip(from_query, source), width, scale, target, width)
             for upper in range(0, scale, 2):
                 for left in range(0, scale, 2):
-                    phases = _four_phases(upper, left, scale, width)
-                    ends = _four_phases(upper, left, scale, phase)
+                    phases = four_phases(upper, left, scale, width)
+                    ends = four_phases(upper, left, scale, phase)
                     rest = (
                         queries, phases, own, count, windows, window, line, side, sums, ends, width
                     )  # fmt: skip
@@ -321,7 +209,7 @@ def similarity_planes(start, stop, query, key, out, share, height, width, side, 
     keep(buffers)
 
 
-@_along_row
+@along_row
 @part
 def _gather(zero, i, weights, fine, shape, channels, sums, places):
     """Sum the products of kernels and fine values over some parents, for four channels.
@@ -346,7 +234,7 @@ def _gather(zero, i, weights, fine, shape, channels, sums, places):
         store_each(skip(sums, right * line + i), places, r)
 
 
-@_along_row
+@along_row
 @part
 def _add_shifted(zero, i, rows, side, line, target):
     """Write the sum of the rows of all columns of taps, each shifted by its column."""
@@ -373,7 +261,7 @@ def transposed_planes(start, stop, kernels, fine, out, share, height, width, sid
     from_kernels, from_fine, to = pointer(kernels), pointer(fine), pointer(out)
     zero = out.dtype.type(0)
     bands = (height + band - 1) // band
-    channels, places = _four(0, CHANNELS - 1, channel), _four(0, CHANNELS - 1, side * line)
+    channels, places = four(0, CHANNELS - 1, channel), four(0, CHANNELS - 1, side * line)
     for block in range(start, stop):
         group, top = block // bands, block % bands * band
         bottom, end = min(top + band, height), (group + 1) * share
@@ -383,15 +271,15 @@ def transposed_planes(start, stop, kernels, fine, out, share, height, width, sid
             for row in range(scale * low, scale * high):
                 source = ((group * taps + t) * scale * height + row) * fine_width
                 at = (row // scale - low) * taps * parent + t * parent + row % scale * fine_width
-                split = skip(from_kernels, source), width, scale, skip(weights, at), width
-                _split(wide(zero), *split)
+                line_of_kernels = skip(from_kernels, source)
+                split(wide(zero), line_of_kernels, width, scale, skip(weights, at), width)
         for first in range(group * share, end, CHANNELS):
             for c in range(CHANNELS):
                 source = min(first + c, end - 1) * fine_plane
                 for row in range(scale * low, scale * high):
                     at = c * channel + (row - scale * low) * fine_width
                     line_of_fine = skip(from_fine, source + row * fine_width)
-                    _split(wide(zero), line_of_fine, width, scale, skip(values, at), width)
+                    split(wide(zero), line_of_fine, width, scale, skip(values, at), width)
             for row in range(top, bottom):
                 begin, past = max(low, row - reach), min(high, row + reach + 1)
                 # The tap of ``begin`` that has this row; that of the next parent is one row above.
