@@ -1,27 +1,35 @@
-"""Gather a scale's results into reproduce_SCALE.json, and fill the tables that quote it.
+"""Gather a scale's results into reproduce_SCALE.json; fill tables and draw plots of its page.
 
 From the repository root, after `python tools/reproduce.py run --all --scale demo --seeds 3`:
 
     python docs/benchmarks/reproduce.py demo work_dirs/reproduce
 
-Without a folder, the tables of the pages are made again from the JSON. The scale `small` goes the
-same way. What the JSON holds of rows and seeds that the folder has not stays in it, so that a table
-may be measured in several parts.
+Without a folder, tables and plots are made again from the JSON. The scale `small` goes the same
+way, and has plots: every seed, and the validations of its training. The folder also gives pictures
+of the tables in it. What the JSON holds of rows and seeds that the folder has not stays there, so
+that a table may be measured in several parts.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 from detection import fill, table
+from PIL import Image
 
 from mmdysample.reproduce.cost import load_cost
+from mmdysample.reproduce.pictures import draw_pictures
+from mmdysample.reproduce.plots import curve_plot, dot_plot, learning_curves
 from mmdysample.reproduce.results import BETTER, WORSE, Cell, Run, find_runs, summarize
-from mmdysample.reproduce.tables import Metric, Table, load_tables
+from mmdysample.reproduce.tables import Metric, Table, column_label, load_tables
 
 ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / 'docs' / 'images' / 'small'
+PICTURES = 3
 PAGES = dict(demo='docs/reproduce.md', small='docs/real_data.md')
 KEPT = ('row', 'seed', 'metrics', 'test', 'training_seconds', 'interruptions', 'finished',
         'revision', 'device')  # fmt: skip
@@ -74,12 +82,44 @@ def validations(entry: Table, record: dict) -> list[list[float]]:
     return [[line['step'], line[key]] for line in record['scalars'] if key in line]
 
 
-def summary(scale: str, name: str) -> dict[str, dict[str, Cell]]:
-    """A table summed up over seeds, from the JSON, less rows that the table has no longer."""
-    entry = load_tables(scale)[name]
-    records = json.loads(raw_file(scale).read_text())['tables'][name]['results']
+def kept_runs(scale: str, entry: Table) -> list[Run]:
+    """The trainings of a table that the JSON holds, less rows that the table has no longer."""
+    records = json.loads(raw_file(scale).read_text())['tables'][entry.name]['results']
     runs = [Run(r['row'], r['seed'], 'finished', Path(), r) for r in records]
-    return summarize(entry, [run for run in runs if run.row in entry.rows])
+    return [run for run in runs if run.row in entry.rows]
+
+
+def summary(scale: str, name: str) -> dict[str, dict[str, Cell]]:
+    """A table summed up over seeds."""
+    entry = load_tables(scale)[name]
+    return summarize(entry, kept_runs(scale, entry))
+
+
+def draw(entry: Table, work_dir: Path | None) -> None:
+    """Write the plots of a small table, and a picture where the folder has a pair of trainings."""
+    runs = kept_runs('small', entry)
+    if not runs:
+        return
+    IMAGES.mkdir(exist_ok=True)
+    key = entry.metrics[entry.leading].key
+    for run in runs:
+        steps = run.record['validations']
+        run.record['scalars'] = [{'step': step, key: value} for step, value in steps]
+    curves = learning_curves(entry, runs)['validation']
+    plots = dict(
+        seeds=dot_plot(entry, summarize(entry, runs)),
+        validations=curve_plot(entry, curves, 'epoch', column_label(entry.leading)[0]),
+    )
+    for kind, address in plots.items():
+        svg = base64.b64decode(address.partition(',')[2])
+        (IMAGES / f'{entry.name}-{kind}.svg').write_bytes(svg)
+    if work_dir is None:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        pictures, _ = draw_pictures(entry, find_runs(work_dir, entry), Path(folder), PICTURES)
+        for picture in pictures[PICTURES // 2 :][:1]:  # none if there is no pair
+            with Image.open(Path(folder, picture['file'])) as strip:
+                strip.convert('RGB').save(IMAGES / f'{entry.name}.jpg', quality=82)
 
 
 def shown(mean: float, band: float | None, metric: Metric, sign: str = '') -> str:
@@ -153,8 +193,10 @@ def main(scale: str, work_dir: str | None = None) -> None:
         readme.write_text(fill(readme.read_text(), 'demo', overview()))
     page = ROOT / PAGES[scale]
     text = page.read_text()
-    for name in load_tables(scale):
+    for name, entry in load_tables(scale).items():
         text = fill(text, f'{scale} {name}', details(scale, name))
+        if scale == 'small':
+            draw(entry, Path(work_dir) if work_dir else None)
     page.write_text(text)
 
 

@@ -45,12 +45,12 @@ from torch import Tensor
 PARTS_PER_THREAD = 4
 """Pieces that a thread's share is cut into, so that a delayed thread does not hold up the rest."""
 
-LINE = 64
-"""Bytes of a cache line."""
+HUGE_PAGE = 2**21
+"""Bytes of a huge page on most systems; where it is another, its gain is lost and no more."""
 
-HUGE = 2**23
-"""Bytes of a result from which huge pages pay: a smaller one holds few whole ones, and the C
-library keeps its memory for the next."""
+LARGE = 2**23
+"""Bytes of a result from which huge pages pay: a smaller one holds few, and the C library keeps its
+memory for the next."""
 
 # Contraction allows fused multiply-add, reassociation vectorised sums. NaN and infinity keep their
 # meaning, which Numba's fastmath=True would take away.
@@ -139,8 +139,8 @@ def run(function: Callable, blocks: int, *arguments, least: int = 1) -> None:
 def empty(shape: Sequence[int], dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
     """Make a tensor of any values, from NumPy where it is large, as that asks for huge pages.
 
-    The first touch of small pages can take longer than a kernel. The tensor begins with a cache
-    line, as PyTorch's do and NumPy's arrays do not: no vector lies in two lines.
+    The first touch of small pages can take longer than a kernel. A large tensor begins with a huge
+    page, and the memory behind it reaches to the end of its last one: none of it is in small pages.
 
     Args:
         shape (Sequence[int]): Images, channels, height and width.
@@ -151,11 +151,11 @@ def empty(shape: Sequence[int], dtype: torch.dtype, layout: torch.memory_format)
         Tensor: Dense, on the CPU.
     """
     count = prod(shape)
-    if count * dtype.itemsize < HUGE:
+    if count * dtype.itemsize < LARGE:
         return torch.empty(shape, dtype=dtype, memory_format=layout)
-    spare = LINE // dtype.itemsize
-    memory = np.empty(count + spare, torch.empty(0, dtype=dtype).numpy().dtype)
-    first = -memory.ctypes.data % LINE // dtype.itemsize
+    page = HUGE_PAGE // dtype.itemsize
+    memory = np.empty(count + 2 * page, torch.empty(0, dtype=dtype).numpy().dtype)
+    first = -memory.ctypes.data % HUGE_PAGE // dtype.itemsize
     memory = memory[first : first + count]
     # Shaped by NumPy, for a view of PyTorch's may not be written to behind a custom function.
     if layout is torch.channels_last:

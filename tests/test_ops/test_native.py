@@ -177,8 +177,8 @@ def test_a_large_result_may_be_written_to(name, layout):
     upsample = build_upsampler(dict(type=name, backend='native'), in_channels=32)
     x = torch.randn(1, 32, 128, 128).to(memory_format=layout).requires_grad_()
     out = upsample(x)
-    assert out.nbytes >= native.HUGE
-    assert out.data_ptr() % native.LINE == 0
+    assert out.nbytes >= native.LARGE
+    assert out.data_ptr() % native.HUGE_PAGE == 0
     assert out.is_contiguous(memory_format=layout)
     (wanted,) = torch.autograd.grad(out.relu().sum(), x)
     (grad,) = torch.autograd.grad(upsample(x).relu_().sum(), x)
