@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 import shlex
 import subprocess
@@ -31,21 +32,24 @@ PACKAGES = {
 }
 """Packages to name, by what they import as, and the distributions that provide them."""
 
+_VARIABLES = ('GLIBC_TUNABLES', 'MMDYSAMPLE_BACKEND')
+
 
 def provenance() -> dict[str, Any]:
     """Describe this run, for the head of a result file.
 
     Returns:
-        dict: ``command`` (from the checkout), ``time`` (see :func:`now`), ``python``, ``platform``,
-        ``versions`` of the installed packages, and ``revision`` of this package (see
-        :func:`revision`).
+        dict: ``command`` (from the checkout, behind the variables of the environment that change
+        what is measured), ``time`` (see :func:`now`), ``python``, ``platform``, ``versions`` of
+        the installed packages, and ``revision`` of this package (see :func:`revision`).
     """
     script = Path(sys.argv[0])
+    variables = [f'{name}={os.environ[name]}' for name in _VARIABLES if os.environ.get(name)]
     root = Path(__file__).resolve().parents[2]
     if script.resolve().is_relative_to(root):
         script = script.resolve().relative_to(root)
     return dict(
-        command=shlex.join(['python', str(script), *sys.argv[1:]]),
+        command=shlex.join([*variables, 'python', str(script), *sys.argv[1:]]),
         time=now(),
         python=platform.python_version(),
         platform=platform.platform(),
