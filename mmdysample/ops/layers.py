@@ -43,26 +43,60 @@ def convolve_pixels(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
     In NCHW on the CPU it is a product of matrices, which takes PyTorch a third to all of the time
     of its convolution. Graphs get the convolution, and so does autocast.
     """
-    if (
-        x.device.type == 'cpu'
-        and x.dtype in (torch.float32, torch.float64)
-        and runs_eagerly(x, weight, bias)
-        and not only_plain_operators()
-        and not torch.is_autocast_enabled('cpu')
-        and x.is_contiguous()
-    ):
+    if may_multiply(x, weight, bias):
         return multiply_pixels(x, weight, bias)
     return F.conv2d(x, weight, bias)
 
 
+def may_multiply(x: Tensor, *parameters: Tensor | None) -> bool:
+    """Whether 1x1 convolutions of ``x`` by these weights and biases are products of matrices."""
+    return (
+        x.device.type == 'cpu'
+        and x.dtype in (torch.float32, torch.float64)
+        and runs_eagerly(x, *parameters)
+        and not only_plain_operators()
+        and not torch.is_autocast_enabled('cpu')
+        and x.is_contiguous()
+    )
+
+
 def multiply_pixels(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Apply a 1x1 convolution as a product of matrices; arguments as :func:`convolve_pixels`."""
-    matrix, pixels = weight.flatten(1).expand(len(x), -1, -1), x.flatten(2)
+    return _multiply(x.flatten(2), weight, bias).unflatten(2, x.shape[2:])
+
+
+def multiply_shuffled(
+    x: Tensor, scale_factor: int, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """Apply a 1x1 convolution to the pixel-shuffled ``x``, and shuffle its results instead.
+
+    They are fewer: ``x`` is read where it is.
+
+    Args:
+        x (Tensor): ``(N, C, H, W)``, contiguous.
+        scale_factor (int): The factor ``s`` of the pixel shuffle.
+        weight (Tensor): ``(C', C / s**2, 1, 1)``.
+        bias (Tensor, optional): ``(C',)``. Defaults to None.
+
+    Returns:
+        Tensor: ``(N, C', sH, sW)``.
+    """
+    n, channels, height, width = x.shape
+    subs = scale_factor**2
+    # Of each s * s channels the first, then the second of each, and so on: no copy of one image.
+    parts = x.view(n, channels // subs, subs, -1).transpose(1, 2).flatten(0, 1)
+    product = _multiply(parts, weight, bias)
+    product = product.view(n, scale_factor, scale_factor, -1, height, width)
+    fine = (n, -1, scale_factor * height, scale_factor * width)
+    return product.permute(0, 3, 4, 1, 5, 2).reshape(fine)
+
+
+def _multiply(pixels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Multiply ``(N, C, pixels)`` by the weights of a 1x1 convolution."""
+    matrix = weight.flatten(1).expand(len(pixels), -1, -1)
     if bias is None:
-        product = torch.bmm(matrix, pixels)
-    else:
-        product = torch.baddbmm(bias[:, None], matrix, pixels)
-    return product.unflatten(2, x.shape[2:])
+        return torch.bmm(matrix, pixels)
+    return torch.baddbmm(bias[:, None], matrix, pixels)
 
 
 def normalise_groups(layer: nn.GroupNorm, x: Tensor) -> Tensor:

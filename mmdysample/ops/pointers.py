@@ -8,6 +8,8 @@ these functions are for use in kernels alone and check nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -128,23 +130,28 @@ def store_in_turn(context, target, index, a, b):
     return types.none(target, index, a, b), generate
 
 
-@intrinsic
-def prefetch(context, source, index):
-    """Bring the cache line of ``source[index]`` near; any address will do."""
+def _prefetcher(writes: int, text: str) -> Callable:
+    def prefetch(context, source, index):
+        def generate(context, builder, signature, arguments):
+            whole, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+            function = cgutils.get_or_insert_function(
+                builder.module,
+                ir.FunctionType(ir.VoidType(), [byte, whole, whole, whole]),
+                'llvm.prefetch.p0',
+            )
+            address = builder.bitcast(builder.gep(arguments[0], [arguments[1]]), byte)
+            # Into the nearest cache, data rather than instructions.
+            builder.call(function, [address, *(ir.Constant(whole, n) for n in (writes, 3, 1))])
+            return context.get_dummy_value()
 
-    def generate(context, builder, signature, arguments):
-        whole, byte = ir.IntType(32), ir.IntType(8).as_pointer()
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [byte, whole, whole, whole]),
-            'llvm.prefetch.p0',
-        )
-        address = builder.bitcast(builder.gep(arguments[0], [arguments[1]]), byte)
-        # To read, into the nearest cache, data rather than instructions.
-        builder.call(function, [address, *(ir.Constant(whole, value) for value in (0, 3, 1))])
-        return context.get_dummy_value()
+        return types.none(source, index), generate
 
-    return types.none(source, index), generate
+    prefetch.__doc__ = text
+    return intrinsic(prefetch)
+
+
+prefetch = _prefetcher(0, 'Bring the cache line of ``source[index]`` near; any address will do.')
+prefetch_to_write = _prefetcher(1, 'The same for a line that will be written to.')
 
 
 @intrinsic

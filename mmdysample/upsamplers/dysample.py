@@ -23,7 +23,12 @@ from mmdysample.ops.dysample import (
     is_autocast,
 )
 from mmdysample.ops.dysample.eager import initial_positions, sampling_positions
-from mmdysample.ops.layers import convolve_pixels, multiply_pixels
+from mmdysample.ops.layers import (
+    convolve_pixels,
+    may_multiply,
+    multiply_pixels,
+    multiply_shuffled,
+)
 from mmdysample.upsamplers.base import (
     Upsampler,
     append_zeros,
@@ -246,6 +251,10 @@ class DySample(Upsampler):
         """
         if self.style == 'lp':
             return project(self.offset, x), project(self.scope, x) if self.dyscope else None
+        layers = (self.offset, self.scope) if self.dyscope else (self.offset,)
+        if may_multiply(x, *(p for layer in layers for p in (layer.weight, layer.bias))):
+            products = [project_shuffled(layer, x, self.scale_factor) for layer in layers]
+            return products[0], products[1] if self.dyscope else None
         z = F.pixel_shuffle(x, self.scale_factor)
         as_product = _needs_product(x.device)
         scope = project(self.scope, z, as_product) if self.dyscope else None
@@ -330,6 +339,12 @@ def project(conv: nn.Conv2d, x: Tensor, as_product: bool = False) -> Tensor:
             return _wide_conv(x, conv.weight, conv.bias, apply)
         options = dict(use_reentrant=False, preserve_rng_state=False)
         return checkpoint(_wide_conv, x, conv.weight, conv.bias, apply, **options)
+
+
+def project_shuffled(conv: nn.Conv2d, x: Tensor, scale_factor: int) -> Tensor:
+    """What :func:`project` gives of the pixel-shuffled ``x``, where products may be used."""
+    bias = None if conv.bias is None else conv.bias.to(x.dtype)
+    return multiply_shuffled(x, scale_factor, conv.weight.to(x.dtype), bias)
 
 
 def _wide_conv(

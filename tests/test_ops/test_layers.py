@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmdysample.ops.layers import PixelConv2d, convolve_pixels
+from mmdysample.ops.layers import PixelConv2d, convolve_pixels, multiply_shuffled
 
 
 @pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
@@ -21,6 +21,27 @@ def test_equals_the_sum_over_channels_with_gradients(batch, bias, layout):
         expected = expected + conv.bias.view(-1, 1, 1)
     torch.testing.assert_close(out, expected)
     leaves, grad = [x, *conv.parameters()], torch.randn_like(out)
+    torch.testing.assert_close(
+        torch.autograd.grad(out, leaves, grad), torch.autograd.grad(expected, leaves, grad)
+    )
+
+
+@pytest.mark.parametrize('bias', [False, True])
+@pytest.mark.parametrize(('batch', 'scale_factor'), [(1, 2), (3, 2), (2, 3)])
+def test_results_are_shuffled_instead_of_features(batch, scale_factor, bias):
+    channels = 5 * scale_factor**2
+    x = torch.randn(batch, channels, 3, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, 5, 1, 1, dtype=torch.float64, requires_grad=True)
+    leaves = [x, weight]
+    if bias:
+        leaves.append(torch.randn(2, dtype=torch.float64, requires_grad=True))
+    out = multiply_shuffled(x, scale_factor, *leaves[1:])
+    fine = torch.nn.functional.pixel_shuffle(x, scale_factor)
+    expected = torch.einsum('oc,nchw->nohw', weight[:, :, 0, 0], fine)
+    if bias:
+        expected = expected + leaves[2].view(-1, 1, 1)
+    torch.testing.assert_close(out, expected)
+    grad = torch.randn_like(out)
     torch.testing.assert_close(
         torch.autograd.grad(out, leaves, grad), torch.autograd.grad(expected, leaves, grad)
     )

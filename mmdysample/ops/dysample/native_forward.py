@@ -29,7 +29,15 @@ from mmdysample.ops.dysample.native_rows import (
     turn,
 )
 from mmdysample.ops.native import kernel, part
-from mmdysample.ops.pointers import keep, load_like, pointer, prefetch, skip, store
+from mmdysample.ops.pointers import (
+    keep,
+    load_like,
+    pointer,
+    prefetch,
+    prefetch_to_write,
+    skip,
+    store,
+)
 from mmdysample.ops.simd import fma, mul, one_minus, splat, transpose, wide
 
 
@@ -156,6 +164,7 @@ def forward_last(start, stop, x, offset, scope, out, options):
                 for _ in range(share // 16):
                     weights = wide(weight_x), wide(weight_y)
                     prefetch(from_x, at + down + AHEAD * channels)
+                    prefetch_to_write(to, target + AHEAD * channels)
                     store(to, target, _blend(from_x, at, right, down, *weights))
                     at += 16
                     target += 16

@@ -25,9 +25,9 @@ numbers are read."""
 
 AHEAD = 4
 """Pixels between the one that is worked on and the one whose channels are fetched, channels last:
-with groups in turn and positions apart the processor does not foresee what is read next."""
+with groups, strips and positions apart the processor foresees neither reads nor writes."""
 
-STRIP = 8
+STRIP = 4
 """Output pixels of a row before the next row's turn comes, channels last."""
 
 LINES = 6
