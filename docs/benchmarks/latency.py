@@ -1,6 +1,6 @@
-"""Fill the tables that quote latency_cpu.json, rivals.json and onnx_export.json.
+"""Fill the tables that quote latency_cpu*.json, rivals.json, new_memory.json and onnx_export.json.
 
-From the repository root, after either was made anew: python docs/benchmarks/latency.py
+From the repository root, after any of them was made anew: python docs/benchmarks/latency.py
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ PAGES = {  # of types whose page has another name
 }
 
 
-def rows_of(kind: str) -> list[dict]:
+def rows_of(kind: str, file: str = 'latency_cpu.json') -> list[dict]:
     """The measured rows of one kind."""
-    rows = json.loads((DOCS / 'benchmarks/latency_cpu.json').read_text())['rows']
+    rows = json.loads((DOCS / 'benchmarks' / file).read_text())['rows']
     return [row for row in rows if row['kind'] == kind]
 
 
@@ -56,10 +56,10 @@ def comparison() -> list[str]:
     return [line for _, line in sorted(lines)]
 
 
-def native() -> list[str]:
+def native(file: str) -> list[str]:
     """Native sampling with one thread and with two, by workload and layout."""
     keys = ('workload', 'memory_format', 'threads', 'direction')
-    rows = rows_of('sampling')
+    rows = rows_of('sampling', file)
     times = {
         (row['candidate'], *(row[key] for key in keys)): row['median_ms']
         for row in rows
@@ -76,6 +76,40 @@ def native() -> list[str]:
                     for threads in (1, 2)
                 )
                 cells.append(', '.join(f'{ratio:.2f}' for ratio in ratios))
+        lines.append(f'| {" | ".join(cells)} |')
+    return lines
+
+
+def whole() -> list[str]:
+    """How many times faster than plain PyTorch and than the published module, memory kept."""
+    rows = rows_of('upsamplers', 'latency_cpu_kept.json')
+    times = {(r['candidate'], r['threads'], r['direction']): r['median_ms'] for r in rows}
+    lines = []
+    for name in ('dysample', 'dysample_s_plus', 'carafe', 'fade', 'sapa_b', 'a2u'):
+        cells = [f'`{name}`']
+        others = [f'{name} (torch)'] + ['published dysample'] * name.startswith('dysample')
+        for direction in ('forward', 'forward_backward'):
+            for other in (f'{name} (torch)', 'published dysample'):
+                pairs = [
+                    (times.get((other, n, direction)), times[name, n, direction]) for n in (1, 2)
+                ]
+                known = other in others and all(before for before, _ in pairs)
+                cells.append(', '.join(f'{b / now:.1f}' for b, now in pairs) if known else '')
+        lines.append(f'| {" | ".join(cells)} |')
+    return lines
+
+
+def new_memory() -> list[str]:
+    """Milliseconds with one thread and two, into new results and into those written before."""
+    rows = json.loads((DOCS / 'benchmarks/new_memory.json').read_text())['rows']
+    times = {(r['workload'], r['layout'], r['threads'], r['way']): r['median_ms'] for r in rows}
+    ways = ('kernels, new', 'kernels, again', 'bilinear, new', 'bilinear, again', 'copy')
+    lines = []
+    for workload, layout in dict.fromkeys((row['workload'], row['layout']) for row in rows):
+        cells = [workload, layout]
+        for way in ways:
+            pair = (times[workload, layout, threads, way] for threads in (1, 2))
+            cells.append(', '.join(f'{milliseconds:.1f}' for milliseconds in pair))
         lines.append(f'| {" | ".join(cells)} |')
     return lines
 
@@ -112,5 +146,8 @@ def put(page: str, heading: str, lines: list[str]) -> None:
 
 if __name__ == '__main__':
     put('upsamplers/index.md', '`type`', comparison())
-    put('kernels.md', 'features', native())
+    put('kernels.md', 'features, memory kept', native('latency_cpu_kept.json'))
+    put('kernels.md', 'features, new memory', native('latency_cpu.json'))
+    put('kernels.md', 'milliseconds', new_memory())
+    put('kernels.md', 'upsampler', whole())
     put('kernels.md', 'rival', rivals())
