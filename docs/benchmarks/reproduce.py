@@ -30,7 +30,7 @@ from mmdysample.reproduce.tables import Metric, Table, column_label, load_tables
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / 'docs' / 'images' / 'small'
 PICTURES = 3
-PAGES = dict(demo='docs/reproduce.md', small='docs/real_data.md')
+PAGES = dict(demo=['docs/reproduce.md'], small=['docs/real_data.md', 'docs/super_resolution.md'])
 KEPT = ('row', 'seed', 'metrics', 'test', 'training_seconds', 'interruptions', 'finished',
         'revision', 'device')  # fmt: skip
 ORIGIN = ('device', 'threads', 'python', 'platform', 'versions', 'revision', 'overrides')
@@ -116,7 +116,9 @@ def draw(entry: Table, work_dir: Path | None) -> None:
     if work_dir is None:
         return
     with tempfile.TemporaryDirectory() as folder:
-        pictures, _ = draw_pictures(entry, find_runs(work_dir, entry), Path(folder), PICTURES)
+        pictures, note = draw_pictures(entry, find_runs(work_dir, entry), Path(folder), PICTURES)
+        if note:
+            print(f'{entry.name} gets no picture: {note}')
         for picture in pictures[PICTURES // 2 :][:1]:  # none if there is no pair
             with Image.open(Path(folder, picture['file'])) as strip:
                 strip.convert('RGB').save(IMAGES / f'{entry.name}.jpg', quality=82)
@@ -191,13 +193,15 @@ def main(scale: str, work_dir: str | None = None) -> None:
     if scale == 'demo':
         readme = ROOT / 'README.md'
         readme.write_text(fill(readme.read_text(), 'demo', overview()))
-    page = ROOT / PAGES[scale]
-    text = page.read_text()
-    for name, entry in load_tables(scale).items():
-        text = fill(text, f'{scale} {name}', details(scale, name))
-        if scale == 'small':
+    tables = load_tables(scale)
+    for page in (ROOT / name for name in PAGES[scale]):
+        text = page.read_text()
+        for name in tables:
+            text = fill(text, f'{scale} {name}', details(scale, name))
+        page.write_text(text)
+    if scale == 'small':
+        for entry in tables.values():
             draw(entry, Path(work_dir) if work_dir else None)
-    page.write_text(text)
 
 
 if __name__ == '__main__':
