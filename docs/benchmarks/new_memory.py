@@ -7,12 +7,20 @@ interpolation, into new results, as users call them, and into results that were 
 `copy` moves as many bytes, between tensors that were written before. Milliseconds of 25 rounds, and
 how many pages the system has to provide in one more call, are written to new_memory.json beside
 this file.
+
+There too is what every single call takes of the kernels with two threads, for the FPN in
+channels_last, after a call of bilinear interpolation each: its time, how long each thread ran and
+waited for a core, how often it was interrupted, and its pages. And what the first touch of huge
+pages takes, several times in turn. (Linux only.)
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import resource
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,6 +36,7 @@ from mmdysample.costs.stopwatch import measure, median_and_quartiles
 from mmdysample.engine.provenance import device_name, provenance
 from mmdysample.ops.dysample import native
 from mmdysample.ops.dysample.spec import SamplingSpec
+from mmdysample.ops.native import HUGE_PAGE
 
 SPEC = SamplingSpec.make(scale_factor=SCALE, groups=GROUPS)
 ROUNDS = 25
@@ -70,9 +79,65 @@ def pages(run: Callable[[], list[Tensor]]) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
+def threads_of_this_process() -> dict[str, tuple[int, int, int]]:
+    """Read of each thread the nanoseconds it ran and waited, and how often it was interrupted."""
+    read = {}
+    for thread in Path('/proc/self/task').iterdir():
+        ran, waited, _ = (thread / 'schedstat').read_text().split()
+        interrupted = (thread / 'status').read_text().split('nonvoluntary_ctxt_switches:')[1]
+        read[thread.name] = (int(ran), int(waited), int(interrupted))
+    return read
+
+
+def single_calls(calls: int = 100) -> list[dict]:
+    """Measure calls of the kernels one by one; threads that ran less than 0.1 ms are left out."""
+    runs = ways(WORKLOADS['fpn_b1'], torch.channels_last)
+    torch.set_num_threads(2)
+    measured = []
+    for _ in range(calls):
+        runs['bilinear, new']()
+        before, start = threads_of_this_process(), time.perf_counter()
+        provided = pages(runs['kernels, new'])
+        milliseconds, after = 1e3 * (time.perf_counter() - start), threads_of_this_process()
+        changes = [
+            [new - old for new, old in zip(after[thread], before[thread], strict=True)]
+            for thread in after.keys() & before.keys()
+        ]
+        ran, waited, interrupted = zip(*(c for c in changes if c[0] > 1e5), strict=True)
+        measured.append(
+            dict(
+                milliseconds=milliseconds,
+                ran=[1e-6 * nanoseconds for nanoseconds in ran],
+                waited=[1e-6 * nanoseconds for nanoseconds in waited],
+                interrupted=interrupted,
+                pages=provided,
+            )
+        )
+    return measured
+
+
+def first_touches(count: int = 28, rounds: int = 8) -> list[list[float]]:
+    """Touch new huge pages, and return the microseconds of each; rounds follow at once."""
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    taken = []
+    for _ in range(rounds):
+        with mmap.mmap(-1, (count + 1) * HUGE_PAGE, flags=private) as memory:
+            memory.madvise(mmap.MADV_HUGEPAGE)
+            first = -ctypes.addressof(ctypes.c_char.from_buffer(memory)) % HUGE_PAGE
+            microseconds = []
+            for page in range(count):
+                start = time.perf_counter()
+                memory[first + page * HUGE_PAGE] = 1
+                microseconds.append(1e6 * (time.perf_counter() - start))
+            taken.append(microseconds)
+    return taken
+
+
 def main() -> None:
     """Measure all cases and write what came out."""
     cpu, rows = torch.device('cpu'), []
+    touches = first_touches()
+    calls = single_calls()
     for workload in ('paper', 'fpn_b1', 'segformer_b1'):
         for layout, memory_format in FORMATS.items():
             runs = ways(WORKLOADS[workload], memory_format)
@@ -85,6 +150,7 @@ def main() -> None:
                     rows.append(row)
                     print(json.dumps(row), flush=True)
     result = dict(**provenance(), device=device_name(cpu), rows=rows)
+    result |= dict(first_touches=touches, calls=calls)
     Path(__file__).with_suffix('.json').write_text(json.dumps(result, indent=1) + '\n')
 
 
