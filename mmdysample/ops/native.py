@@ -48,6 +48,9 @@ PARTS_PER_THREAD = 4
 HUGE_PAGE = 2**21
 """Bytes of a huge page on most systems; where it is another, its gain is lost and no more."""
 
+ALONE = 2**19
+"""Interpolated values that are worth a thread: they take about as long as one takes to begin."""
+
 LARGE = 2**23
 """Bytes of a result from which huge pages pay: a smaller one holds few, and the C library keeps its
 memory for the next."""
@@ -107,16 +110,21 @@ def part(function: Callable) -> Callable:
     return numba.njit(forceinline=True, **_OPTIONS)(function)
 
 
-def run(function: Callable, blocks: int, *arguments, least: int = 1) -> None:
+def threads_for(values: int) -> int:
+    """Say how many threads so many interpolated values are worth, of those that PyTorch has."""
+    return max(1, min(torch.get_num_threads(), values // ALONE))
+
+
+def run(function: Callable, blocks: int, *arguments, threads: int | None = None) -> None:
     """Call ``function(start, stop, *arguments)`` until all blocks are done.
 
     Args:
         function (Callable): A :func:`kernel`.
         blocks (int): How many there are.
         *arguments: What else the kernel takes.
-        least (int): Blocks that are worth a thread of their own. Defaults to 1.
+        threads (int, optional): How many work. Defaults to those that PyTorch has.
     """
-    threads = min(torch.get_num_threads(), blocks // max(least, 1))
+    threads = min(torch.get_num_threads() if threads is None else threads, blocks)
     if threads <= 1:
         if blocks:
             function(0, blocks, *arguments)

@@ -102,7 +102,8 @@ def test_vmap(device, style, backend, memory_format):
 @needs_numba
 @pytest.mark.parametrize('reach', [0.5, 30.0])  # rows in several bands, and in one
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
-def test_native_results_are_the_same_for_any_number_of_threads(memory_format, reach):
+def test_native_results_are_the_same_for_any_number_of_threads(memory_format, reach, monkeypatch):
+    monkeypatch.setattr('mmdysample.ops.native.ALONE', 1)  # threads even for so little work
     tensors, options, grad = random_case(
         share=24, groups=2, height=35, width=17, dynamic=True, reach=reach, x_format=memory_format
     )
@@ -161,7 +162,8 @@ class _Upsampled(torch.utils.data.Dataset):
 
 
 @needs_numba
-def test_workers_forked_after_the_first_use():
+def test_workers_forked_after_the_first_use(monkeypatch):
+    monkeypatch.setattr('mmdysample.ops.native.ALONE', 1)  # threads even for so little work
     up = make_module(backend='native')
     before = torch.get_num_threads()
     try:

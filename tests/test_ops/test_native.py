@@ -57,8 +57,13 @@ def test_as_many_threads_work_as_torch_says(threads):
         native.run(note, 100)
         assert len(seen) == number
     seen.clear()
-    native.run(note, 100, least=51)
+    native.run(note, 100, threads=1)
     assert seen == {threading.current_thread().name}
+
+
+def test_little_work_is_left_to_one_thread(threads):
+    threads(3)
+    assert [native.threads_for(n * native.ALONE) for n in (0, 1, 2, 3, 9)] == [1, 1, 2, 3, 3]
 
 
 def test_an_error_in_any_thread_is_raised(threads):

@@ -12,7 +12,7 @@ from mmdysample.ops.dysample.layout import is_channels_last, memory_format
 from mmdysample.ops.dysample.native_backward import backward_last, backward_planes
 from mmdysample.ops.dysample.native_forward import forward_last, forward_planes
 from mmdysample.ops.dysample.spec import SamplingSpec
-from mmdysample.ops.native import PARTS_PER_THREAD, empty, run
+from mmdysample.ops.native import PARTS_PER_THREAD, empty, run, threads_for
 
 BAND = 8
 """Output rows of a block, NCHW: more share a buffer of turned rows, fewer keep it in the cache."""
@@ -27,11 +27,12 @@ def sample(
     out = empty((*x.shape[:2], *size), x.dtype, memory_format(x))
     tensors = (_flat(x), *_projections(offset, scope), _flat(out))
     options = _options(x, offset, scope, spec, size)
+    threads = threads_for(out.numel())
     if is_channels_last(x):
-        run(forward_last, len(x) * x.shape[2], *tensors, options)
+        run(forward_last, len(x) * x.shape[2], *tensors, options, threads=threads)
     else:
         blocks = len(x) * spec.groups * -(-size[0] // BAND)
-        run(forward_planes, blocks, *tensors, options, BAND)
+        run(forward_planes, blocks, *tensors, options, BAND, threads=threads)
     return out.to(dtype)
 
 
@@ -55,7 +56,7 @@ def differentiate(
     options = _options(x, offset, scope, spec, grad.shape[2:])
     last = is_channels_last(x)
     kernel, ends = (backward_last, ()) if last else (backward_planes, (BAND,))
-    images, groups, height, threads = len(x), spec.groups, x.shape[2], torch.get_num_threads()
+    images, groups, height, threads = len(x), spec.groups, x.shape[2], threads_for(grad.numel())
     bands = _bands(offset, spec, height) if last and to_x is not None else 1
     step = 1 if bands == 1 else 2
     # One pass over bands and groups for both; where that leaves threads idle, one over rows and
@@ -80,7 +81,8 @@ def differentiate(
         for first in range(step):
             blocks = images * -(-(split[0] - first) // step) * split[1] * split[2]
             every = (*split, first, step)
-            run(kernel, blocks, *read, to_x, *to_offset, options, every, *ends)
+            arrays = (*read, to_x, *to_offset)
+            run(kernel, blocks, *arrays, options, every, *ends, threads=threads)
     for result, ours in zip(results, computed, strict=True):
         if ours is not result:  # another dtype was needed
             result.copy_(ours)
