@@ -3,7 +3,7 @@
 _base_ = './segformer_r18_bilinear_demo.py'
 
 # modified: more epochs at a higher learning rate
-max_epochs = 7
+max_epochs = 6
 train_cfg = dict(max_epochs=max_epochs, val_begin=max_epochs + 1)
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = [
