@@ -25,8 +25,8 @@ from mmdysample.reproduce.results import cost_file
 from mmdysample.reproduce.tables import Table
 from mmdysample.upsamplers import Upsampler
 
-ROUNDS = 5
-"""Timed predictions, each after one more to warm up."""
+ROUNDS, WARM_UP = 5, 10
+"""Timed predictions, and those before: the first ones of a process can take twice as long."""
 
 
 def build(cfg: Config) -> tuple[nn.Module, Any]:
@@ -52,6 +52,7 @@ def measure_cost(table: Table, row: str, cfg: Config, work_dir: Path, device: st
         with macs_counted(upsamplers) as calls:
             predict()
         clock = Timer('predict()', globals=dict(predict=predict), num_threads=threads)
+        clock.timeit(WARM_UP)
         seconds = median(clock.timeit(1).median for _ in range(ROUNDS))
     record = dict(
         params=sum(p.numel() for p in model.parameters()),
