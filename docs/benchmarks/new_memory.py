@@ -10,8 +10,10 @@ this file.
 
 There too is what every single call takes of the kernels with two threads, for the FPN in
 channels_last, after a call of bilinear interpolation each: its time, how long each thread ran and
-waited for a core, how often it was interrupted, and its pages. And what the first touch of huge
-pages takes, several times in turn. (Linux only.)
+waited for a core, how often it was interrupted, and its pages. The same of single training steps
+at paper size in channels_last, of the kernels, bilinear interpolation and the published
+formulation in turn. And what the first touch of huge pages takes, several times in turn. (Linux
+only.)
 """
 
 from __future__ import annotations
@@ -30,7 +32,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmdysample.costs.candidates import CHANNELS, FORMATS, GROUPS, SCALE
+from mmdysample.costs.candidates import (
+    CHANNELS,
+    FORMATS,
+    GROUPS,
+    SCALE,
+    sampling_candidates,
+)
 from mmdysample.costs.latency import WORKLOADS
 from mmdysample.costs.stopwatch import measure, median_and_quartiles
 from mmdysample.engine.provenance import device_name, provenance
@@ -72,7 +80,7 @@ def ways(shapes: tuple, layout: torch.memory_format) -> dict[str, Callable[[], l
     }
 
 
-def pages(run: Callable[[], list[Tensor]]) -> int:
+def pages(run: Callable[[], object]) -> int:
     """Count the pages that the system provides while a function runs: 4 KiB, or 2 MiB."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     run()
@@ -89,30 +97,48 @@ def threads_of_this_process() -> dict[str, tuple[int, int, int]]:
     return read
 
 
+def observe(run: Callable[[], object]) -> dict:
+    """Run a function once and say what it took; threads that ran less than 0.1 ms are left out."""
+    before, start = threads_of_this_process(), time.perf_counter()
+    provided = pages(run)
+    milliseconds, after = 1e3 * (time.perf_counter() - start), threads_of_this_process()
+    changes = [
+        [new - old for new, old in zip(after[thread], before[thread], strict=True)]
+        for thread in after.keys() & before.keys()
+    ]
+    ran, waited, interrupted = zip(*(c for c in changes if c[0] > 1e5), strict=True)
+    return dict(
+        milliseconds=milliseconds,
+        ran=[1e-6 * nanoseconds for nanoseconds in ran],
+        waited=[1e-6 * nanoseconds for nanoseconds in waited],
+        interrupted=interrupted,
+        pages=provided,
+    )
+
+
 def single_calls(calls: int = 100) -> list[dict]:
-    """Measure calls of the kernels one by one; threads that ran less than 0.1 ms are left out."""
+    """Measure forward passes of the kernels one by one."""
     runs = ways(WORKLOADS['fpn_b1'], torch.channels_last)
     torch.set_num_threads(2)
     measured = []
     for _ in range(calls):
         runs['bilinear, new']()
-        before, start = threads_of_this_process(), time.perf_counter()
-        provided = pages(runs['kernels, new'])
-        milliseconds, after = 1e3 * (time.perf_counter() - start), threads_of_this_process()
-        changes = [
-            [new - old for new, old in zip(after[thread], before[thread], strict=True)]
-            for thread in after.keys() & before.keys()
-        ]
-        ran, waited, interrupted = zip(*(c for c in changes if c[0] > 1e5), strict=True)
-        measured.append(
-            dict(
-                milliseconds=milliseconds,
-                ran=[1e-6 * nanoseconds for nanoseconds in ran],
-                waited=[1e-6 * nanoseconds for nanoseconds in waited],
-                interrupted=interrupted,
-                pages=provided,
-            )
-        )
+        measured.append(observe(runs['kernels, new']))
+    return measured
+
+
+def training_steps(rounds: int = 40) -> list[dict]:
+    """Measure forward and backward passes one by one, at paper size in channels_last."""
+    cpu, measured = torch.device('cpu'), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        made = sampling_candidates(WORKLOADS['paper'], torch.float32, torch.channels_last, cpu)
+        candidates = [c for c in made if c.name in ('bilinear', 'published', 'dysample (native)')]
+        for number in range(rounds + 1):  # the first warms up
+            for candidate in candidates:
+                call = observe(candidate.forward_backward)
+                if number:
+                    measured.append(dict(threads=threads, candidate=candidate.name, **call))
     return measured
 
 
@@ -138,6 +164,7 @@ def main() -> None:
     cpu, rows = torch.device('cpu'), []
     touches = first_touches()
     calls = single_calls()
+    steps = training_steps()
     for workload in ('paper', 'fpn_b1', 'segformer_b1'):
         for layout, memory_format in FORMATS.items():
             runs = ways(WORKLOADS[workload], memory_format)
@@ -150,7 +177,7 @@ def main() -> None:
                     rows.append(row)
                     print(json.dumps(row), flush=True)
     result = dict(**provenance(), device=device_name(cpu), rows=rows)
-    result |= dict(first_touches=touches, calls=calls)
+    result |= dict(first_touches=touches, calls=calls, steps=steps)
     Path(__file__).with_suffix('.json').write_text(json.dumps(result, indent=1) + '\n')
 
 
