@@ -1,4 +1,4 @@
-"""Fill the tables that quote latency_cpu*.json, rivals.json, new_memory.json and onnx_export.json.
+"""Fill the tables that quote latency_cpu*, rivals, new_memory, head_steps* and onnx_export.json.
 
 From the repository root, after any of them was made anew: python docs/benchmarks/latency.py
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+
+import numpy as np
 
 from mmdysample import build_upsampler, upsampler_names
 
@@ -114,6 +116,28 @@ def new_memory() -> list[str]:
     return lines
 
 
+def head_steps() -> list[str]:
+    """Milliseconds of SegFormer's upsampling and its parts, and what differs from bilinear's."""
+    found = {}
+    for memory, file in (('kept', 'head_steps_kept.json'), ('new', 'head_steps.json')):
+        for row in json.loads((DOCS / 'benchmarks' / file).read_text())['rows']:
+            parts = found.setdefault((*row['size'], memory), {})
+            parts[row['upsampler'], row['part']] = np.array(row['milliseconds'])
+    lines = []
+    for (height, width, memory), parts in sorted(found.items(), key=lambda item: -item[0][0]):
+        stock, steps = parts['bilinear', 'upsampling'], parts['dysample', 'upsampling']
+        offsets, kernels = parts['dysample', 'offsets'], parts['dysample', 'kernels']
+        calls = parts['dysample', 'call'] - parts['bilinear', 'call']
+        cells = [f'{height} x {width}', memory, f'{np.median(parts["bilinear", "call"]):.0f}']
+        for taken in (stock, steps, offsets, kernels, steps - offsets - kernels):
+            cells.append(f'{np.median(taken):.1f}')
+        for difference in (steps - stock, calls - (steps - stock)):
+            low, median, high = np.quantile(difference, (0.25, 0.5, 0.75))
+            cells.append(f'{median:+.1f} ({low:+.1f} to {high:+.1f})')
+        lines.append(f'| {" | ".join(cells)} |')
+    return lines
+
+
 def rivals() -> list[str]:
     """How many times faster the rivals are than before, and what of a call kernels take."""
     rows = json.loads((DOCS / 'benchmarks/rivals.json').read_text())['rows']
@@ -149,5 +173,6 @@ if __name__ == '__main__':
     put('kernels.md', 'features, memory kept', native('latency_cpu_kept.json'))
     put('kernels.md', 'features, new memory', native('latency_cpu.json'))
     put('kernels.md', 'milliseconds', new_memory())
+    put('kernels.md', 'image | memory', head_steps())
     put('kernels.md', 'upsampler', whole())
     put('kernels.md', 'rival', rivals())
