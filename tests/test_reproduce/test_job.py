@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from platform import libc_ver
 
 import pytest
 from stand_in_tools import TEST, TRAIN
@@ -20,6 +21,7 @@ from mmdysample.engine.errors import UsageError
 from mmdysample.engine.processes import Children, Stopped
 from mmdysample.reproduce import job as job_module
 from mmdysample.reproduce.job import (
+    KEEP_MEMORY,
     Job,
     Node,
     RefusedError,
@@ -298,6 +300,29 @@ def test_a_job_sees_its_own_gpus_alone(make_job, monkeypatch, gpus, devices, see
     job = make_job(train=note, gpus=gpus)
     job.run(devices)
     assert (job.folder / 'train' / 'seen').read_text() == seen
+
+
+@pytest.mark.skipif(libc_ver()[0] != 'glibc', reason='a setting of the C library glibc')
+@pytest.mark.parametrize(
+    ('gpus', 'own', 'seen'),
+    [(0, None, KEEP_MEMORY), (0, 'glibc.malloc.check=0', 'glibc.malloc.check=0'), (1, None, None)],
+)
+def test_a_job_on_the_cpu_keeps_its_memory(make_job, monkeypatch, gpus, own, seen):
+    """A second tensor of 64 MiB gets no new pages; a user's own setting comes first."""
+    monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
+    if own:
+        monkeypatch.setenv('GLIBC_TUNABLES', own)
+    note = TRAIN + (
+        'import os, resource\n'
+        'def pages(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n'
+        'bytearray(2**26); before = pages(); bytearray(2**26); new = pages() - before\n'
+        "(folder / 'seen').write_text(f'{new} {os.environ.get(\"GLIBC_TUNABLES\")}')\n"
+    )
+    job = make_job(train=note, gpus=gpus)
+    job.run()
+    new, setting = (job.folder / 'train' / 'seen').read_text().split()
+    assert setting == str(seen)
+    assert seen != KEEP_MEMORY or int(new) < 10
 
 
 def test_overrides_are_read_as_the_tools_read_them(make_job):
