@@ -75,19 +75,32 @@ def backend(request, monkeypatch):
     return request.param
 
 
-@pytest.fixture(params=[1, 2**20], ids=['row-by-row', 'at-once'])
-def chunking(request, backend, monkeypatch):
-    if backend == 'native' and request.param == 1:
-        pytest.skip('native kernels gather no windows')
-    monkeypatch.setitem(eager._WINDOW_ELEMENTS, 'cpu', request.param)
+# PyTorch's operators gather windows row by row or at once; native kernels gather none, and take no
+# half precision.
+GATHERED = [pytest.param('torch', 1, id='row-by-row'), pytest.param('torch', 2**20, id='at-once')]
+WAYS = [*GATHERED, pytest.param('native', None, id='native', marks=NATIVE.marks)]
+WIDE, HALF = (torch.float64, torch.float32), (torch.float16, torch.bfloat16)
+WAYS_AND_DTYPES = [
+    pytest.param(*way.values, dtype, id=f'{way.id}-{dtype}', marks=way.marks)
+    for ways, dtypes in ((WAYS, WIDE), (GATHERED, HALF))
+    for way in ways
+    for dtype in dtypes
+]
+
+
+@pytest.fixture
+def chunking(request, monkeypatch):
+    """How many elements the windows may have that PyTorch's operators gather at a time."""
+    if request.param is not None:
+        monkeypatch.setitem(eager._WINDOW_ELEMENTS, 'cpu', request.param)
 
 
 @pytest.mark.parametrize('operator', OPERATORS)
 @pytest.mark.parametrize(('shape', 'kernel_size', 'groups', 'scale'), GEOMETRIES)
-@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ('backend', 'chunking', 'dtype'), WAYS_AND_DTYPES, indirect=['backend', 'chunking']
+)
 def test_equals_the_loops(operator, shape, kernel_size, groups, scale, dtype, chunking, backend):
-    if backend == 'native' and dtype.itemsize == 2:
-        pytest.skip('native kernels take no half precision')
     run, oracle = OPERATORS[operator]
     tensors = arguments(operator, shape, kernel_size, groups, scale, dtype)
     out = run(*tensors, kernel_size=kernel_size, groups=groups, scale_factor=scale)
@@ -101,7 +114,8 @@ def test_equals_the_loops(operator, shape, kernel_size, groups, scale, dtype, ch
 
 @pytest.mark.parametrize('operator', OPERATORS)
 @pytest.mark.parametrize(('shape', 'kernel_size', 'groups', 'scale'), GEOMETRIES)
-def test_gradients(operator, shape, kernel_size, groups, scale, chunking):
+@pytest.mark.parametrize(('backend', 'chunking'), WAYS, indirect=True)
+def test_gradients(operator, shape, kernel_size, groups, scale, chunking, backend):
     tensors = [
         tensor.requires_grad_() for tensor in arguments(operator, shape, kernel_size, groups, scale)
     ]
@@ -223,9 +237,9 @@ def test_compiles_without_a_break(operator):
 
 @pytest.mark.parametrize('operator', OPERATORS)
 @pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('backend', [NATIVE], indirect=True)
 def test_any_number_of_threads_gives_the_same_bits(operator, layout, backend):
-    if backend == 'torch':
-        pytest.skip('the library of matrix products decides')
+    """Of PyTorch's operators the library of matrix products decides."""
     tensors = arguments(operator, (2, 20, 9, 7), 5, 2, 2, torch.float32)
     tensors = [t.contiguous(memory_format=layout).requires_grad_() for t in tensors]
     results = []
