@@ -101,6 +101,8 @@ class _KernelGenerator(nn.Module):
         self.bconv_UP = _pooled_projection(channels, 1, KERNEL_CHANNELS)
         if keep_downsampling:
             self.bconv_DP = _pooled_projection(channels, 1, KERNEL_CHANNELS).requires_grad_(False)
+        else:
+            self.register_load_state_dict_pre_hook(_drop_downsampling)
         self.bconv_U = _pooled_projection(channels, SIDE, 1)
         self.bconv_V = _pooled_projection(channels, SIDE, 1)
 
@@ -113,16 +115,16 @@ class _KernelGenerator(nn.Module):
         scores = F.pixel_shuffle(self.bconv_UP(guide) * affinity, 2)
         return softmax_kernels(scores.sigmoid())
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        if not hasattr(self, 'bconv_DP'):
-            unused = [name for name in state_dict if name.startswith(f'{prefix}bconv_DP.')]
-            for name in unused:
-                del state_dict[name]
-            if unused:
-                logger.info('dropped %s: they never reach the output', ', '.join(unused))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+def _drop_downsampling(
+    module: _KernelGenerator, state_dict: dict[str, Any], prefix: str, *_: Any
+) -> None:
+    """Before weights are loaded: drop those of the downsampling half."""
+    unused = [name for name in state_dict if name.startswith(f'{prefix}bconv_DP.')]
+    for name in unused:
+        del state_dict[name]
+    if unused:
+        logger.info('dropped %s: they never reach the output', ', '.join(unused))
 
 
 class _AveragePool(nn.AdaptiveAvgPool2d):

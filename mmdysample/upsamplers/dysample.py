@@ -150,6 +150,7 @@ class DySample(Upsampler):
         if dyscope:
             self.scope = nn.Conv2d(*projection, bias=scope_bias)
         self.register_buffer('init_pos', initial_displacement(groups, scale_factor, init=init))
+        self.register_load_state_dict_pre_hook(_adapt_weights)
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -267,26 +268,27 @@ class DySample(Upsampler):
         outputs = self.scale_factor**2 * height * width
         return outputs * (projected + components + 4 * self.in_channels)
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        error_msgs = args[-1] if args else kwargs['error_msgs']
-        if self.dyscope and self.scope.bias is None and f'{prefix}scope.bias' in state_dict:
-            self.scope.bias = nn.Parameter(self.scope.weight.new_zeros(self.scope.out_channels))
-            logger.warning(
-                '%s: the weights carry scope.bias, so it is added; an optimizer built before '
-                'does not train it, scope_bias=True does',
-                prefix.rstrip('.') or type(self).__name__,
+
+def _adapt_weights(
+    module: DySample, state_dict: dict[str, Any], prefix: str, *reports: Any
+) -> None:
+    """Before weights are loaded: make room for a bias of the scope, refuse other positions."""
+    error_msgs = reports[-1]
+    if module.dyscope and module.scope.bias is None and f'{prefix}scope.bias' in state_dict:
+        module.scope.bias = nn.Parameter(module.scope.weight.new_zeros(module.scope.out_channels))
+        logger.warning(
+            '%s: the weights carry scope.bias, so it is added; an optimizer built before '
+            'does not train it, scope_bias=True does',
+            prefix.rstrip('.') or type(module).__name__,
+        )
+    loaded = state_dict.get(f'{prefix}init_pos')
+    # Forward computes the positions, so weights made with others must not pass silently.
+    if loaded is not None and loaded.shape == module.init_pos.shape and not loaded.is_meta:
+        expected = initial_displacement(module.groups, module.scale_factor, 'cpu', module.init)
+        if not torch.allclose(loaded.float().cpu(), expected, atol=2e-3):
+            error_msgs.append(
+                f'{prefix}init_pos holds other initial positions than init={module.init!r}'
             )
-        loaded = state_dict.get(f'{prefix}init_pos')
-        # Forward computes the positions, so weights made with others must not pass silently.
-        if loaded is not None and loaded.shape == self.init_pos.shape and not loaded.is_meta:
-            expected = initial_displacement(self.groups, self.scale_factor, 'cpu', self.init)
-            if not torch.allclose(loaded.float().cpu(), expected, atol=2e-3):
-                error_msgs.append(
-                    f'{prefix}init_pos holds other initial positions than init={self.init!r}'
-                )
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def initial_displacement(
