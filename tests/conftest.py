@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,19 @@ def _forget_default_scope() -> Iterator[None]:
     yield
     if 'mmengine.registry' in sys.modules:
         sys.modules['mmengine.registry'].DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _read_each_index_once() -> Iterator[None]:
+    """For a base like ``mmdet::...`` mmengine reads all of mmdet's 100 metafiles, every time."""
+    try:
+        from mmengine.config import utils
+    except ImportError:  # tests of the layers alone
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, 'load', cache(utils.load))
+        yield
 
 
 @pytest.fixture

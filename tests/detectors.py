@@ -35,6 +35,7 @@ def shrink(model: ConfigDict) -> None:
             stage.sampler.num = 8
         model.train_cfg.rpn_proposal.max_per_img = 16
         model.test_cfg.rpn.max_per_img = 16
+        model.test_cfg.rcnn.max_per_img = 8
 
 
 def build(path: Path) -> nn.Module:

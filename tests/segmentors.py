@@ -18,7 +18,7 @@ SIZE = (64, 96)
 
 
 def shrink(model: ConfigDict) -> None:
-    """Make a model quick to build and run, in depth and input size; most widths stay."""
+    """Make a model quick to build and run: shallow, with thin heads and small pictures."""
     model.data_preprocessor.size = SIZE
     model.pretrained = None
     backbone = model.backbone
@@ -27,10 +27,14 @@ def shrink(model: ConfigDict) -> None:
         backbone.num_layers = [1, 1, 1, 1]
     elif 'Swin' in backbone.type:
         backbone.depths = [1, 1, 1, 1]
-    if backbone.type == 'DepthFormerSwin' and backbone.embed_dims > 96:
-        backbone.update(embed_dims=96, num_heads=[3, 6, 12, 24])
-        model.neck.update(in_channels=[64, 96, 192, 384, 768], embedding_dim=64)
-        model.decode_head.in_channels = model.neck.in_channels
+    if backbone.type == 'DepthFormerSwin':
+        model.neck.embedding_dim = 64
+        if backbone.embed_dims > 96:
+            backbone.update(embed_dims=96, num_heads=[3, 6, 12, 24])
+            model.neck.in_channels = [64, 96, 192, 384, 768]
+            model.decode_head.in_channels = model.neck.in_channels
+    if model.decode_head.type == 'UpsampleUPerHead':
+        model.decode_head.channels = 64
     if model.get('test_cfg', {}).get('mode') == 'slide':
         model.test_cfg.update(crop_size=SIZE, stride=SIZE)
     if 'transformer_decoder' in model.decode_head:

@@ -29,7 +29,7 @@ def features(up: torch.nn.Module, batch: int, height: int, width: int, cut: int 
 
 SMALL_WINDOWS = dict(
     carafe=dict(up_kernel=3),
-    freqfusion=dict(lowpass_kernel=3, compressed_channels=16, details=True),
+    freqfusion=dict(lowpass_kernel=1, compressed_channels=16, details=True),
     lda_aqu=dict(k_u=1),
     sapa_d=dict(num_point=1, groups=2),
     **{name: dict(up_kernel_size=3) for name in ('fade', 'fade_lite', 'sapa_b', 'sapa_i')},
