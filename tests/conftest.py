@@ -43,23 +43,40 @@ def _seed() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _forget_default_scope() -> Iterator[None]:
-    """mmdet's inference APIs set a global scope; the next test must not find it."""
+def _forget_what_is_current() -> Iterator[None]:
+    """The next test must not find a scope that mmdet's inference APIs set, nor a run's logger.
+
+    Its file may be closed: submitit closes all log files of the process when it is imported.
+    """
     yield
-    if 'mmengine.registry' in sys.modules:
-        sys.modules['mmengine.registry'].DefaultScope._instance_dict.clear()
+    for module, manager in (('registry', 'DefaultScope'), ('logging', 'MMLogger')):
+        if f'mmengine.{module}' in sys.modules:
+            getattr(sys.modules[f'mmengine.{module}'], manager)._instance_dict.clear()
 
 
 @pytest.fixture(autouse=True, scope='session')
-def _read_each_index_once() -> Iterator[None]:
-    """For a base like ``mmdet::...`` mmengine reads all of mmdet's 100 metafiles, every time."""
+def _do_what_is_slow_once() -> Iterator[None]:
+    """Keep the results of two functions that MMEngine calls with the same arguments for seconds.
+
+    For a base like ``mmdet::...`` it reads all of mmdet's 100 metafiles, every time. A training
+    formats its config for the log, for two files, for the log's backends and for each checkpoint.
+    """
     try:
         from mmengine.config import utils
+        from yapf.yapflib import yapf_api
     except ImportError:  # tests of the layers alone
         yield
         return
+    format_code, formatted = yapf_api.FormatCode, {}
+
+    def format_once(text: str, **options) -> tuple[str, bool]:
+        if text not in formatted:
+            formatted[text] = format_code(text, **options)
+        return formatted[text]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utils, 'load', cache(utils.load))
+        patch.setattr(yapf_api, 'FormatCode', format_once)
         yield
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,12 @@ from mmengine.config import Config, ConfigDict
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
+
+
+@cache
+def read(path: Path) -> Config:
+    """Read a config, once: nobody may change it."""
+    return Config.fromfile(path)
 
 
 def shrink(model: ConfigDict) -> None:
@@ -40,10 +48,10 @@ def shrink(model: ConfigDict) -> None:
 
 def build(path: Path) -> nn.Module:
     """The detector of a config, made cheap."""
-    cfg = Config.fromfile(path)
-    shrink(cfg.model)
+    model = deepcopy(read(path).model)
+    shrink(model)
     with DefaultScope.overwrite_default_scope('mmdet'):
-        return MODELS.build(cfg.model)
+        return MODELS.build(model)
 
 
 def things_of(cfg: ConfigDict) -> int:
@@ -57,7 +65,7 @@ def things_of(cfg: ConfigDict) -> int:
 
 def batch(path: Path, objects: list[int]) -> dict[str, Any]:
     """Noise images, one per entry, with that many random objects of the config's classes."""
-    cfg = Config.fromfile(path).model
+    cfg = read(path).model
     panoptic = 'panoptic' in str(path)
     data = demo_mm_inputs(
         batch_size=len(objects),
@@ -76,7 +84,7 @@ def batch(path: Path, objects: list[int]) -> dict[str, Any]:
 def train_step(path: Path, model: nn.Module, objects: list[int]) -> None:
     """One step of the config's optimizer; the gradients are left in place."""
     model.train()
-    optimizer = build_optim_wrapper(model, Config.fromfile(path).optim_wrapper)
+    optimizer = build_optim_wrapper(model, deepcopy(read(path).optim_wrapper))
     data = model.data_preprocessor(batch(path, objects), training=True)
     loss, logged = model.parse_losses(model(**data, mode='loss'))
     optimizer.backward(loss)

@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip('mmdet')
 
-from detectors import batch, build, train_step
+from detectors import batch, build, read, train_step
 from file_names import OWN_START, upsampler_in_name
 from mmengine.config import Config
 from torch import nn
@@ -105,7 +105,7 @@ def test_published_config_adds_what_the_authors_code_does(path: Path) -> None:
 
 @each_file
 def test_config_is_what_its_name_says(path: Path) -> None:
-    cfg = Config.fromfile(path)
+    cfg = read(path)
     assert cfg.model.backbone.depth == int(path.stem.split('_r')[1].split('_')[0])
     assert cfg.model.neck.type == 'UpsampleFPN'
     assert cfg.model.neck.upsample_cfg == upsample_cfg_of(path)
