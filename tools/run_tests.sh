@@ -14,4 +14,4 @@ tools/setup_env.sh --stack "$stack" --venv "$venv"
 # One process per core up to four, each with one thread: a process holds about a gigabyte.
 workers=$(($(nproc) < 4 ? $(nproc) : 4))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec "$venv/bin/python" -m pytest -n "$workers" --dist loadfile --durations=25 "$@"
+exec "$venv/bin/python" -m pytest -n "$workers" --dist worksteal --durations=25 "$@"

@@ -79,16 +79,17 @@ def sampling_candidates(
         resize = partial(F.interpolate, scale_factor=SCALE, mode=mode)
         yield Candidate(mode, [(resize, [x]) for x in features])
     yield Candidate('published', pairs(published))
-    if len(shapes) == 1:  # compiling takes far longer than measuring
-        yield Candidate('compiled gather', pairs(torch.compile(gather, dynamic=False)))
-        if device.type == 'cuda':
-            yield Candidate('compiled published', pairs(torch.compile(published, dynamic=False)))
     ours = partial(dysample, scale_factor=SCALE, groups=GROUPS)
     yield Candidate('dysample (torch)', pairs(partial(ours, backend='torch')))
     if can_run_native(features[0]):
         yield Candidate('dysample (native)', pairs(partial(ours, backend='native')))
     if device.type == 'cuda' and can_run_triton(features[0]):
         yield Candidate('dysample (triton)', pairs(partial(ours, backend='triton')))
+    # Compiling takes far longer than measuring. Last, as its import alone takes seconds.
+    if len(shapes) == 1:
+        yield Candidate('compiled gather', pairs(torch.compile(gather, dynamic=False)))
+        if device.type == 'cuda':
+            yield Candidate('compiled published', pairs(torch.compile(published, dynamic=False)))
 
 
 def reassembly_candidates(

@@ -29,7 +29,7 @@ def features(up: torch.nn.Module, batch: int, height: int, width: int, cut: int 
 
 SMALL_WINDOWS = dict(
     carafe=dict(up_kernel=3),
-    freqfusion=dict(lowpass_kernel=1, compressed_channels=16, details=True),
+    freqfusion=dict(lowpass_kernel=1, compressed_channels=8, details=True),
     lda_aqu=dict(k_u=1),
     sapa_d=dict(num_point=1, groups=2),
     **{name: dict(up_kernel_size=3) for name in ('fade', 'fade_lite', 'sapa_b', 'sapa_i')},
@@ -73,9 +73,19 @@ def assert_graph_gives(graph: bytes, up: torch.nn.Module, inputs: tuple[Tensor, 
     assert worst <= 1e-5
 
 
-@pytest.mark.parametrize('name', sorted(set(upsampler_names()) - {'interpolate'}))
-@pytest.mark.parametrize('free', [False, True], ids=['fixed', 'free'])
-@pytest.mark.parametrize('dynamo', [False, True], ids=['trace', 'dynamo'])
+PRESETS = ('fade_lite', 'sapa_i')
+"""Other options of ``fade`` and ``sapa_b``; a graph of theirs with free sizes takes dynamo 15 s."""
+
+GRAPHS = [
+    pytest.param(name, dynamo, free, id='-'.join([writer, sizes, name]))
+    for writer, dynamo in (('trace', False), ('dynamo', True))
+    for sizes, free in (('fixed', False), ('free', True))
+    for name in sorted(set(upsampler_names()) - {'interpolate'})
+    if not (dynamo and free and name in PRESETS)
+]
+
+
+@pytest.mark.parametrize(('name', 'dynamo', 'free'), GRAPHS)
 def test_every_type_runs_in_onnx_runtime(name, dynamo, free):
     up = build(name)
     graph = export(up, features(up, 2, 6, 8), dynamo, free)
