@@ -220,8 +220,7 @@ loss.backward()
 optimizer.step()
 assert not torch.equal(before, model.neck.upsample_modules[0].offset.weight)
 """)
-    # On PyTorch's operators, since the native kernels of a new install are compiled for 20 s.
-    run('step.py', installed, cwd=tmp_path, PYTHONPATH=str(installed), MMDYSAMPLE_BACKEND='torch')
+    run('step.py', installed, cwd=tmp_path, PYTHONPATH=str(installed))
 
 
 @pytest.mark.parametrize(
