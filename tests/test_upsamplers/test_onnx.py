@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
 
 import pytest
 import torch
+import torch._dynamo
 from torch import Tensor
 
 from mmdysample import build_upsampler, upsampler_names
@@ -18,6 +20,13 @@ onnxruntime = pytest.importorskip('onnxruntime')
 
 CHANNELS = 32
 OPSET = 18
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _no_cache_of_shapes() -> Iterator[None]:
+    """With free sizes, a third of an export's time goes into a cache that is hardly hit."""
+    with torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
+        yield
 
 
 def features(up: torch.nn.Module, batch: int, height: int, width: int, cut: int = 0):
