@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,14 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmdysample.ops.backend import check_backend
 from mmdysample.ops.checks import check_feature
-from mmdysample.ops.dysample import (
-    INITS,
-    STYLES,
-    SamplingSpec,
-    dysample,
-    full_precision,
-    is_autocast,
-)
+from mmdysample.ops.dysample import SamplingSpec, dysample, full_precision, is_autocast
 from mmdysample.ops.dysample.eager import initial_positions, sampling_positions
 from mmdysample.ops.layers import (
     convolve_pixels,
@@ -108,12 +100,9 @@ class DySample(Upsampler):
         backend: str = 'auto',
     ) -> None:
         super().__init__(in_channels, scale_factor)
-        if style not in STYLES:
-            raise ValueError(f'style must be one of {STYLES}, got {style!r}')
-        if init not in INITS:
-            raise ValueError(f'init must be one of {INITS}, got {init!r}')
-        whole = isinstance(groups, int) and not isinstance(groups, bool)
-        if not whole or groups < 1 or in_channels % groups:
+        check_flags(dyscope=dyscope, scope_bias=scope_bias)
+        spec = SamplingSpec.make(scale_factor, groups, style, scope_factor, init, dynamic=dyscope)
+        if in_channels % groups:
             raise ValueError(
                 f'groups must be a positive integer that divides in_channels={in_channels}, '
                 f'got {groups!r}'
@@ -123,22 +112,15 @@ class DySample(Upsampler):
                 f'in_channels must be a multiple of scale_factor ** 2 = {scale_factor**2} '
                 f"for style 'pl', got {in_channels}"
             )
-        check_flags(dyscope=dyscope, scope_bias=scope_bias)
         if scope_bias and not dyscope:
             raise ValueError(
                 'scope_bias=True needs dyscope=True: a static scope has no convolution'
             )
-        if scope_factor is None:
-            scope_factor = 0.5 if dyscope else 0.25
-        if isinstance(scope_factor, bool) or not isinstance(scope_factor, int | float):
-            raise TypeError(f'scope_factor must be a number, got {scope_factor!r}')
-        if not math.isfinite(scope_factor):
-            raise ValueError(f'scope_factor must be finite, got {scope_factor!r}')
         self.style = style
         self.layout = style
         self.groups = groups
         self.dyscope = dyscope
-        self.scope_factor = float(scope_factor)
+        self.scope_factor = spec.scope_factor
         self.init = init
         if backend != 'gather':
             check_backend(backend)
