@@ -64,23 +64,10 @@ class ResamplePAFPN(UpsampleFPNMixin, PAFPN):
                         f'got {type(upsample).__name__}, which has no offsets to share'
                     )
 
-    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Build the pyramid.
-
-        Args:
-            inputs (Sequence[Tensor]): One ``(N, C_i, H_i, W_i)`` map per entry of
-                ``in_channels``, each level half the size of the one before, rounded up.
-
-        Returns:
-            tuple[Tensor, ...]: ``num_outs`` maps of ``out_channels`` channels.
-
-        Raises:
-            ValueError: If the number of inputs, their batch or the size of a level does not fit.
-        """
-        laterals = self._laterals(inputs)
-        merged = self._top_down(laterals)
-        used_convs = self.fpn_convs[: len(merged)]
-        levels = [conv(level) for conv, level in zip(used_convs, merged, strict=True)]
+    def bottom_up(
+        self, levels: list[Tensor], merged: Sequence[Tensor], laterals: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Halve each level and add it to the next; see :meth:`UpsampleFPNMixin.bottom_up`."""
         for i, upsample in enumerate(self.upsample_modules):
             if self.shared:
                 size = levels[i].shape[-2:]
@@ -90,6 +77,4 @@ class ResamplePAFPN(UpsampleFPNMixin, PAFPN):
                 halved = self.downsample_convs[i](levels[i])
             levels[i + 1] = levels[i + 1] + halved
         paired = zip(self.pafpn_convs, levels[1:], strict=True)
-        outs = [levels[0], *(conv(level) for conv, level in paired)]
-        outs.extend(self._extra_levels(inputs[self.backbone_end_level - 1], merged[-1], outs[-1]))
-        return tuple(outs)
+        return [levels[0], *(conv(level) for conv, level in paired)]

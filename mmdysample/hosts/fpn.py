@@ -76,9 +76,25 @@ class UpsampleFPNMixin:
         laterals = self._laterals(inputs)
         merged = self._top_down(laterals)
         used_convs = self.fpn_convs[: len(merged)]
-        outs = [conv(level) for conv, level in zip(used_convs, merged, strict=True)]
+        levels = [conv(level) for conv, level in zip(used_convs, merged, strict=True)]
+        outs = self.bottom_up(levels, merged, laterals)
         outs.extend(self._extra_levels(inputs[self.backbone_end_level - 1], merged[-1], outs[-1]))
         return tuple(outs)
+
+    def bottom_up(
+        self, levels: list[Tensor], merged: Sequence[Tensor], laterals: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Give the finished levels; a neck with a second path, from fine to coarse, overrides this.
+
+        Args:
+            levels (list[Tensor]): What the output convolutions made of ``merged``.
+            merged (Sequence[Tensor]): What the top-down path made of ``laterals``.
+            laterals (Sequence[Tensor]): The inputs at the neck's width. All are finest first.
+
+        Returns:
+            list[Tensor]: As many maps of the same shapes.
+        """
+        return levels
 
     def _laterals(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Check the input and bring its levels to the neck's width."""
