@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+
+with suppress(ImportError):  # tests of the layers alone do without
+    # The first import on a machine writes a grammar to the user's cache, and a process that reads
+    # it at that moment fails. Here it is done before pytest starts its workers.
+    from yapf.yapflib import yapf_api
 
 if not torch.cuda.is_available():
     os.environ.setdefault('TRITON_INTERPRET', '1')  # read where kernels are defined, so set first
@@ -63,7 +69,6 @@ def _do_what_is_slow_once() -> Iterator[None]:
     """
     try:
         from mmengine.config import utils
-        from yapf.yapflib import yapf_api
     except ImportError:  # tests of the layers alone
         yield
         return
