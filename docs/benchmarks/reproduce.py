@@ -106,10 +106,9 @@ def draw(entry: Table, work_dir: Path | None) -> None:
         steps = run.record['validations']
         run.record['scalars'] = [{'step': step, key: value} for step, value in steps]
     curves = learning_curves(entry, runs)['validation']
-    plots = dict(
-        seeds=dot_plot(entry, summarize(entry, runs)),
-        validations=curve_plot(entry, curves, 'epoch', column_label(entry.leading)[0]),
-    )
+    plots = dict(seeds=dot_plot(entry, summarize(entry, runs)))
+    if any(len(run.record['validations']) > 1 for run in runs):  # one alone is the test
+        plots['validations'] = curve_plot(entry, curves, 'epoch', column_label(entry.leading)[0])
     for kind, address in plots.items():
         svg = base64.b64decode(address.partition(',')[2])
         (IMAGES / f'{entry.name}-{kind}.svg').write_bytes(svg)
