@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdysample.export.errors import ExportError
+from mmdysample.ops.layers import average_cells
 from mmdysample.upsamplers import DySample
 
 SAMPLINGS = {'gridsample': 'torch', 'gather': 'gather'}
@@ -62,7 +63,7 @@ def _free_form(module: nn.Module) -> nn.Module | None:
 
 
 class FreePool(nn.Module):
-    """Adaptive average pooling as two products of matrices, made from the size of the input.
+    """Adaptive average pooling as :func:`mmdysample.ops.layers.average_cells`.
 
     Args:
         output_size (int or tuple[int, int]): As of :class:`torch.nn.AdaptiveAvgPool2d`.
@@ -75,20 +76,7 @@ class FreePool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool ``(N, C, H, W)`` to ``(N, C, *output_size)``."""
-        rows, columns = (
-            _averages(length, count, x)
-            for length, count in zip(x.shape[-2:], self.output_size, strict=True)
-        )
-        return rows @ x @ columns.T
-
-
-def _averages(length: int, count: int, like: Tensor) -> Tensor:
-    """Weigh pixels, ``(count, length)``: cell i averages those in [i, i + 1) * length / count."""
-    pixel = torch.arange(length, device=like.device)
-    cell = torch.arange(count, device=like.device)[:, None]
-    inside = ((pixel + 1) * count > cell * length) & (pixel * count < (cell + 1) * length)
-    weights = inside.to(like.dtype)
-    return weights / weights.sum(1, keepdim=True)
+        return average_cells(x, self.output_size)
 
 
 class FreeAttention(nn.Module):

@@ -1,4 +1,4 @@
-"""Layers computed in float32 or wider, whatever the dtype of their weights: positions need it."""
+"""Layers as sampling needs them: in float32 or wider, fast on the CPU, in graphs of free sizes."""
 
 from __future__ import annotations
 
@@ -110,6 +110,24 @@ def normalise_channels(layer: nn.LayerNorm, x: Tensor) -> Tensor:
     weight, bias = _cast(layer.weight, x), _cast(layer.bias, x)
     rows = x.permute(0, 2, 3, 1)
     return F.layer_norm(rows, layer.normalized_shape, weight, bias, layer.eps).permute(0, 3, 1, 2)
+
+
+def average_cells(x: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Average ``(N, C, H, W)`` adaptively to ``(N, C, *cells)``, by two products of matrices.
+
+    Exporters take the size of PyTorch's adaptive pooling for a constant.
+    """
+    (height, width), (rows, columns) = x.shape[2:], cells
+    return _averages(height, rows, x) @ x @ _averages(width, columns, x).transpose(0, 1)
+
+
+def _averages(length: int, cells: int, like: Tensor) -> Tensor:
+    """Weigh pixels, ``(cells, length)``: cell i averages those in [i, i + 1) * length / cells."""
+    pixel = torch.arange(length, device=like.device)
+    cell = torch.arange(cells, device=like.device)[:, None]
+    inside = ((pixel + 1) * cells > cell * length) & (pixel * cells < (cell + 1) * length)
+    weights = inside.to(like.dtype)
+    return weights / weights.sum(1, keepdim=True)
 
 
 def _cast(parameter: Tensor | None, like: Tensor) -> Tensor | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmdysample.ops.backend import check_backend, only_plain_operators
 from mmdysample.ops.checks import check_multiple
 from mmdysample.ops.filtering import SIDE, filter_each
+from mmdysample.ops.layers import average_cells
 from mmdysample.ops.reassembly import reassemble, softmax_kernels
 from mmdysample.upsamplers.base import Upsampler, register_upsampler
 
@@ -133,17 +134,7 @@ class _AveragePool(nn.AdaptiveAvgPool2d):
     def forward(self, input: Tensor) -> Tensor:
         if not only_plain_operators():
             return super().forward(input)
-        rows, columns = (_averages(self.output_size, length, input) for length in input.shape[2:])
-        return rows @ input @ columns.transpose(0, 1)
-
-
-def _averages(cells: int, length: int, like: Tensor) -> Tensor:
-    """The matrix ``(cells, length)`` of adaptive pooling: cell by cell the mean of its pixels."""
-    left = torch.arange(cells, device=like.device)[:, None] * length
-    pixel = torch.arange(length, device=like.device)
-    inside = (pixel >= left // cells) & (pixel < (left + length + cells - 1) // cells)
-    inside = inside.to(like.dtype)
-    return inside / inside.sum(1, keepdim=True)
+        return average_cells(input, (self.output_size, self.output_size))
 
 
 def _pooled_projection(channels: int, cells: int, out_channels: int) -> nn.Sequential:
