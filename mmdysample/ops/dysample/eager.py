@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmdysample.ops.backend import only_plain_operators
-from mmdysample.ops.dysample.layout import is_channels_last
 from mmdysample.ops.dysample.spec import SamplingSpec
+from mmdysample.ops.layout import is_channels_last
 
 
 def initial_positions(

@@ -14,8 +14,8 @@ from mmdysample.ops.backend import on_device
 from mmdysample.ops.dysample.eager import sampling_positions
 from mmdysample.ops.dysample.gather import neighbours
 from mmdysample.ops.dysample.kernel import dysample_backward_kernel, dysample_forward_kernel
-from mmdysample.ops.dysample.layout import is_channels_last, memory_format
 from mmdysample.ops.dysample.spec import SamplingSpec
+from mmdysample.ops.layout import is_channels_last, memory_format
 
 INT32_ELEMENTS = 2**31
 """A map of so many elements is indexed in int64."""

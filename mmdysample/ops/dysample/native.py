@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmdysample.ops.dysample.layout import is_channels_last, memory_format
 from mmdysample.ops.dysample.native_backward import backward_last, backward_planes
 from mmdysample.ops.dysample.native_forward import forward_last, forward_planes
 from mmdysample.ops.dysample.spec import SamplingSpec
+from mmdysample.ops.layout import is_channels_last, memory_format
 from mmdysample.ops.native import PARTS_PER_THREAD, empty, run, threads_for
 
 BAND = 8

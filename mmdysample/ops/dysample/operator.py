@@ -15,8 +15,8 @@ from torch.autograd import Function
 
 from mmdysample.ops.backend import runs_eagerly
 from mmdysample.ops.dysample.eager import sample_eager
-from mmdysample.ops.dysample.layout import memory_format
 from mmdysample.ops.dysample.spec import SamplingSpec
+from mmdysample.ops.layout import memory_format
 
 _MODULES = {'native': 'native', 'triton': 'launch'}
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmdysample.ops.dysample import full_precision
+from mmdysample.ops.layout import memory_format
 from mmdysample.ops.reassembly.gradients import connect
 from mmdysample.ops.reassembly.naive import sum_dtype
 
@@ -31,7 +32,7 @@ def _reassemble(x: Tensor, kernels: Tensor, kernel_size: int, groups: int, scale
         (n, channels, scale * height, scale * width),
         dtype=x.dtype,
         device=x.device,
-        memory_format=_memory_format(x),
+        memory_format=memory_format(x),
     )
     for rows, fine_rows in _chunks(x, kernel_size, scale):
         weights = _per_pixel(kernels[:, :, fine_rows], groups, scale)
@@ -70,7 +71,7 @@ def _transposed(kernels: Tensor, y: Tensor, kernel_size: int, groups: int, scale
             window += products[..., tap, :].flatten(3)
     r = kernel_size // 2
     inner = padded[:, r : r + height, r : r + width].permute(0, 3, 1, 2)
-    return inner.contiguous(memory_format=_memory_format(y))
+    return inner.contiguous(memory_format=memory_format(y))
 
 
 def _chunks(x: Tensor, kernel_size: int, scale: int) -> Iterator[tuple[slice, slice]]:
@@ -111,12 +112,6 @@ def _multiply(a: Tensor, b: Tensor) -> Tensor:
     """Batched matrix product in the dtype of ``b``, whatever autocast would choose."""
     with full_precision(b.device):
         return torch.bmm(a.to(b.dtype), b)
-
-
-def _memory_format(x: Tensor) -> torch.memory_format:
-    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
-        return torch.contiguous_format
-    return torch.channels_last
 
 
 reassemble_eager, window_similarity_eager, _ = connect(_reassemble, _similarity, _transposed)

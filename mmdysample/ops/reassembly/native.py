@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmdysample.ops.backend import runs_eagerly
+from mmdysample.ops.layout import is_channels_last, memory_format
 from mmdysample.ops.reassembly.gradients import connect
 from mmdysample.ops.reassembly.naive import sum_dtype
 
@@ -26,7 +27,7 @@ def _reassemble(
     dtype = sum_dtype(x, kernels)
     result = _new((*x.shape[:2], *kernels.shape[2:]), dtype, x)
     geometry = (x.shape[1] // groups, *x.shape[2:], kernel_size, scale_factor)
-    if _in_pixels(x):
+    if is_channels_last(x):
         weights, strides = _either_layout(kernels, dtype)
         arrays = (_pixels(x, dtype), weights, strides, _pixels(result, dtype), groups)
         _run('reassemble_pixels', x.shape[0] * x.shape[2], *arrays, *geometry)
@@ -43,7 +44,7 @@ def _similarity(
     shape = (query.shape[0], groups * kernel_size**2, *query.shape[2:])
     out = _new(shape, sum_dtype(query, key))
     geometry = (key.shape[1] // groups, *key.shape[2:], kernel_size, scale_factor)
-    if _in_pixels(key):
+    if is_channels_last(key):
         result, strides = _either_layout(out, out.dtype)
         arrays = (_pixels(query, out.dtype), _pixels(key, out.dtype), result, strides, groups)
         _run('similarity_pixels', key.shape[0] * key.shape[2], *arrays, *geometry)
@@ -61,7 +62,7 @@ def _transposed(
     shape = (n, channels, height // scale_factor, width // scale_factor)
     out = _new(shape, sum_dtype(kernels, fine), fine)
     geometry = (out.shape[1] // groups, *out.shape[2:], kernel_size, scale_factor)
-    if _in_pixels(fine):
+    if is_channels_last(fine):
         weights, strides = _either_layout(kernels, out.dtype)
         arrays = (weights, strides, _pixels(fine, out.dtype), _pixels(out, out.dtype), groups)
         _run('transposed_pixels', out.shape[0] * out.shape[2], *arrays, *geometry)
@@ -116,19 +117,13 @@ def _empty_transposed(kernels, fine, kernel_size, groups, scale_factor):
 
 def _new(shape: tuple[int, ...], dtype: torch.dtype, like: Tensor | None = None) -> Tensor:
     """Memory for a result, in NCHW or laid out as ``like``."""
-    last = like is not None and _in_pixels(like)
-    layout = torch.channels_last if last else torch.contiguous_format
+    layout = torch.contiguous_format if like is None else memory_format(like)
     return _numba('mmdysample.ops.native').empty(shape, dtype, layout)
 
 
 def _empty(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    layout = torch.channels_last if _in_pixels(like) else torch.contiguous_format
+    layout = memory_format(like)
     return torch.empty(shape, dtype=dtype, device=like.device, memory_format=layout)
-
-
-def _in_pixels(x: Tensor) -> bool:
-    """Whether a map is channels_last; one that is NCHW as well, such as one channel, is not."""
-    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _planes(x: Tensor, dtype: torch.dtype) -> np.ndarray:
@@ -142,7 +137,7 @@ def _pixels(x: Tensor, dtype: torch.dtype) -> np.ndarray:
 
 def _either_layout(x: Tensor, dtype: torch.dtype) -> tuple[np.ndarray, tuple[int, ...]]:
     """Flat memory and element strides; a copy only where the layout is neither of the two."""
-    if _in_pixels(x):
+    if is_channels_last(x):
         _, channels, height, width = x.shape
         return _pixels(x, dtype), (height * width * channels, 1, width * channels, channels)
     return _planes(x, dtype), x.contiguous().stride()
