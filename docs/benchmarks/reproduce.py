@@ -30,7 +30,10 @@ from mmdysample.reproduce.tables import Metric, Table, column_label, load_tables
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / 'docs' / 'images' / 'small'
 PICTURES = 3
-PAGES = dict(demo=['docs/reproduce.md'], small=['docs/real_data.md', 'docs/super_resolution.md'])
+PAGES = dict(
+    demo=['docs/reproduce.md'],
+    small=['docs/real_data.md', 'docs/super_resolution.md', 'docs/downsampling.md'],
+)
 KEPT = ('row', 'seed', 'metrics', 'test', 'training_seconds', 'interruptions', 'finished',
         'revision', 'device')  # fmt: skip
 ORIGIN = ('device', 'threads', 'python', 'platform', 'versions', 'revision', 'overrides')
